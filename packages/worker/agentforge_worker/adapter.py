@@ -1,0 +1,327 @@
+"""The adapter interface: what a framework's folder implements and what the runtime hands to it.
+
+An adapter turns a portable agent into the framework's own object (`build`), or loads a user's own object
+(`load`), says what it is (`describe`) and runs it (`run`). The runtime calls every method in the worker process:
+`build`, `load`, `describe` and `close` on the event loop's thread; `run` on the loop when it is a coroutine
+function, else in a thread of its own. An adapter catches nothing: the runtime translates foreign exceptions once.
+
+Standard library only, Python 3.8 syntax.
+"""
+
+import asyncio
+import contextvars
+import importlib
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    ClassVar,
+    Dict,
+    Generic,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    TypeVar,
+    Union,
+)
+
+__all__ = [
+    "Adapter",
+    "AgentCard",
+    "AgentSpec",
+    "BuildContext",
+    "Cancelled",
+    "Gateway",
+    "Message",
+    "Probe",
+    "Result",
+    "RunContext",
+    "Source",
+    "Start",
+    "ToolSpec",
+    "current_run",
+]
+
+AgentT = TypeVar("AgentT")
+Json = Any
+"""A value that JSON can hold."""
+
+
+class Cancelled(Exception):
+    """The run was cancelled; raised by `RunContext.check` and by every effect after the cancellation."""
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool that lives outside the framework; calling it is `ctx.call_tool(name, arguments)`."""
+
+    name: str
+    description: str
+    parameters: Dict[str, Json]
+    """JSON Schema (draft 2020-12) of the arguments, always an object."""
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """A portable agent as the runtime hands it to `build`: every default filled in, every reference resolved."""
+
+    name: str
+    instructions: str
+    model: str
+    """The model's name as it goes over the wire."""
+    description: str = ""
+    role: Optional[str] = None
+    goal: Optional[str] = None
+    backstory: Optional[str] = None
+    settings: Dict[str, Json] = field(default_factory=dict)
+    """Sampling settings that were set: temperature, max_tokens, top_p, stop, seed, ..."""
+    tools: List[ToolSpec] = field(default_factory=list)
+    output: Optional[Dict[str, Json]] = None
+    """JSON Schema of the answer, or None for text."""
+    max_steps: Optional[int] = None
+    framework_settings: Dict[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A native agent: the user's own code, unchanged."""
+
+    root: str
+    """Folder of the agent version's files; on `sys.path` while the module is imported."""
+    module: str
+    attribute: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation in the neutral form that any framework can continue."""
+
+    role: str
+    """system | user | assistant | tool"""
+    content: str
+    tool_calls: List[Dict[str, Json]] = field(default_factory=list)
+    """[{"id", "name", "arguments"}], on assistant messages."""
+    tool_call_id: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """A request to run an agent from the beginning."""
+
+    input: Json
+    """Text for portable agents; any JSON value for native ones."""
+    messages: List[Message] = field(default_factory=list)
+    """The thread so far, oldest first, without the input."""
+    stream: bool = False
+    """The caller watches tokens: use the framework's streaming if it has one."""
+
+    @property
+    def text(self) -> str:
+        """The input as text (JSON for other values)."""
+        if isinstance(self.input, str):
+            return self.input
+        import json
+
+        return json.dumps(self.input, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended with."""
+
+    output: Json
+    """Text, or a JSON value when the agent has an output schema or is native."""
+    messages: List[Message] = field(default_factory=list)
+    """The messages this run added to the thread (after the input); empty: the answer alone is added."""
+    state: Optional[Json] = None
+    """Native state worth keeping beside the thread."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the environment really holds."""
+
+    version: str
+    details: Dict[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """What an agent is, without running it."""
+
+    name: str
+    description: str = ""
+    tools: List[str] = field(default_factory=list)
+    models: List[str] = field(default_factory=list)
+    details: Dict[str, Json] = field(default_factory=dict)
+
+
+class Gateway:
+    """The door to the models: an OpenAI-compatible endpoint on this process's own loopback.
+
+    `token` is valid for the current run alone. Cached clients must read it per request (an HTTP auth hook,
+    a callable key); `base_url` stays the same for the life of the process.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+
+    @property
+    def token(self) -> str:
+        """The current run's token. Raises LookupError outside a run."""
+        return current_run().token
+
+
+class RunContext(ABC):
+    """What a run can do besides computing. Given to `run`, never subclassed by adapters.
+
+    The async methods may be awaited on the worker's loop; a blocking adapter (its `run` is a plain function
+    and runs in a thread) uses `ctx.wait(ctx.call_tool(...))`.
+    """
+
+    run_id: str
+    token: str
+    workspace: str
+    """Folder of this run, kept across attempts. It is the working directory only where runs go one at a time."""
+    gateway: Gateway
+    spec: Optional[AgentSpec]
+
+    @abstractmethod
+    def emit(self, kind: str, data: Mapping[str, Json]) -> None:
+        """Send an event (step.started, step.finished, message.added, handoff.made). Thread-safe, never blocks."""
+
+    @abstractmethod
+    def step(self, name: str, **data: Json) -> "StepScope":
+        """Return a context manager that emits step.started and step.finished around a block."""
+
+    @abstractmethod
+    def call_tool(self, name: str, arguments: Mapping[str, Json]) -> Awaitable[Json]:
+        """Call a declared tool through the host. Raises `ToolFailed` when it fails."""
+
+    @abstractmethod
+    def chat(self, messages: Sequence[Mapping[str, Json]], **request: Json) -> Awaitable[Dict[str, Json]]:
+        """Make one chat-completions request through the gateway; returns the response object.
+
+        For code with no client of its own (the `python` adapter); frameworks keep theirs.
+        """
+
+    @abstractmethod
+    def warn(self, message: str) -> None:
+        """Tell the user that something asked for can't be done here (a setting the framework lacks)."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `Cancelled` if the run was cancelled. Call it between the steps of a blocking loop."""
+
+    @abstractmethod
+    def wait(self, awaitable: "Awaitable[Any]") -> Any:
+        """Wait for an awaitable from a thread that is not the loop's."""
+
+    @property
+    @abstractmethod
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled."""
+
+
+class StepScope(ABC):
+    """A named step under way."""
+
+    @abstractmethod
+    def __enter__(self) -> "StepScope": ...
+
+    @abstractmethod
+    def __exit__(self, *exc: Any) -> None: ...
+
+
+class ToolFailed(Exception):
+    """A tool call that did not succeed. `code` is the AF code, `text` what a model may be told."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What `build` and `load` may use. A built agent is cached and serves many runs."""
+
+    gateway: Gateway
+    loop: asyncio.AbstractEventLoop
+    warn: Callable[[str], None]
+    """Tell the user of the run that caused the build about something that can't be done here."""
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Json]) -> Json:
+        """Call a tool for the current run: the body of every native tool object."""
+        return await current_run().call_tool(name, arguments)
+
+    def call_tool_blocking(self, name: str, arguments: Mapping[str, Json]) -> Json:
+        """Call a tool for the current run from a thread that is not the loop's."""
+        run = current_run()
+        return run.wait(run.call_tool(name, arguments))
+
+
+_current_run: "contextvars.ContextVar[RunContext]" = contextvars.ContextVar("agentforge_run")
+_only_run: List[Optional[RunContext]] = [None]
+
+
+def current_run() -> RunContext:
+    """Return the run that the calling code belongs to.
+
+    Found through a ContextVar; in a worker that runs one at a time also from threads the framework started by
+    itself. Raises LookupError outside a run.
+    """
+    run = _current_run.get(None) or _only_run[0]
+    if run is None:
+        raise LookupError("no run is under way here")
+    return run
+
+
+class Adapter(ABC, Generic[AgentT]):
+    """One framework's adapter. An author writes `build`, `describe` and `run`; the rest has defaults."""
+
+    concurrent: ClassVar[bool] = True
+    """Whether one process can serve many runs at once (each request carries its own run's token)."""
+
+    native_concurrent: ClassVar[bool] = False
+    """The same for native agents: their own clients know only the process's key, so most run one at a time."""
+
+    distribution: ClassVar[str] = ""
+    """The distribution whose version is the framework's release; used by the default `probe`."""
+
+    def probe(self) -> Probe:
+        """Import the framework and say which release this is. Called once per worker, during `initialize`."""
+        from importlib.metadata import version
+
+        return Probe(version(self.distribution))
+
+    @abstractmethod
+    def build(self, spec: AgentSpec, ctx: BuildContext) -> AgentT:
+        """Make the framework's own object from a portable agent. Called once per worker and agent version."""
+
+    def load(self, source: Source, ctx: BuildContext) -> AgentT:
+        """Import a native agent: `module:attribute`; a function without arguments is called for it."""
+        found: Any = importlib.import_module(source.module)
+        for part in source.attribute.split("."):
+            found = getattr(found, part)
+        if inspect.isfunction(found) and not inspect.signature(found).parameters:
+            return found()  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def describe(self, agent: AgentT) -> AgentCard:
+        """Say what an agent is without running it."""
+
+    @abstractmethod
+    def run(self, agent: AgentT, request: Start, ctx: RunContext) -> "Union[Result, Awaitable[Result]]":
+        """Run the agent to its end. A coroutine function is awaited on the loop, a plain one gets a thread."""
+
+    def cancel(self, agent: AgentT, ctx: RunContext) -> None:
+        """Stop a run sooner than at its next effect. The runtime cancels the task of an async `run` by itself."""
+
+    def close(self, agent: AgentT) -> None:
+        """Release what the agent holds. Called when the worker ends in order."""

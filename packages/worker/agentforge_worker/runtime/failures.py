@@ -1,0 +1,84 @@
+"""The one border at which foreign exceptions become error objects with an origin and the native traceback."""
+
+import asyncio
+import os
+import traceback
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+from agentforge_worker.adapter import Cancelled, ToolFailed
+from agentforge_worker.wire import ErrorCode, RpcError
+
+__all__ = ["native_traceback", "translate"]
+
+MAX_TRACEBACK = 32768
+"""Characters of a native traceback that travel; the middle of longer ones is left out."""
+_CODES = {"framework": "AF420", "adapter": "AF421", "user": "AF422", "worker": "AF423"}
+_HINTS = {
+    "framework": "The framework raised this by itself; `agentforge runs show` prints its traceback.",
+    "adapter": "This is a defect of the adapter; `agentforge runs show` prints the traceback to report.",
+    "user": "Your own code raised this; `agentforge runs show` prints its traceback.",
+    "worker": "This is a defect of AgentForge; `agentforge runs show` prints the traceback to report.",
+}
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def translate(error: BaseException, adapter_folder: str = "", source_root: str = "") -> RpcError:
+    """Return the wire's error for an exception that came out of an adapter.
+
+    A failed tool keeps its own code wherever a framework wrapped it; cancellation stays cancellation; everything
+    else gets the code of the place that raised it.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, ToolFailed):
+            return RpcError(ErrorCode.FAILED, cause.text, _info(cause.code, cause.text, "", "tool"))
+    if isinstance(error, (asyncio.CancelledError, Cancelled)):
+        return RpcError(ErrorCode.CANCELLED, "cancelled")
+    origin = _origin(error, adapter_folder, source_root)
+    text = "`%s` raised `%s`: %s" % (origin, type(error).__name__, _text(error))
+    details = {
+        "exception": "%s.%s" % (type(error).__module__, type(error).__qualname__),
+        "traceback": native_traceback(error),
+    }
+    return RpcError(ErrorCode.FAILED, text, _info(_CODES[origin], text, _HINTS[origin], origin, details))
+
+
+def _info(code: str, message: str, hint: str, origin: str, details: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+    return {"code": code, "message": message, "hint": hint, "origin": origin, "details": details or {}}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen = set()
+    current: Optional[BaseException] = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        for inner in getattr(current, "exceptions", ()):  # an ExceptionGroup
+            for cause in _chain(inner):
+                yield cause
+        current = current.__cause__ or current.__context__
+
+
+def _origin(error: BaseException, adapter_folder: str, source_root: str) -> str:
+    places: Tuple[Tuple[str, str], ...] = (
+        ("adapter", adapter_folder),
+        ("user", source_root),
+        ("worker", _OWN),
+    )
+    frames = traceback.extract_tb(error.__traceback__)
+    innermost = os.path.abspath(frames[-1].filename) if frames else ""
+    for origin, folder in places:
+        if folder and innermost.startswith(os.path.join(os.path.abspath(folder), "")):
+            return origin
+    return "framework"
+
+
+def _text(error: BaseException) -> str:
+    text = str(error).strip() or repr(error)
+    return text if len(text) <= 2000 else text[:1500] + " ... " + text[-400:]
+
+
+def native_traceback(error: BaseException) -> str:
+    """Return the traceback as Python prints it, its middle left out when it is very long."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    half = MAX_TRACEBACK // 2
+    return text if len(text) <= MAX_TRACEBACK else text[:half] + "\n  ...\n" + text[-half:]

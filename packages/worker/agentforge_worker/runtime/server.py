@@ -1,0 +1,275 @@
+"""What a worker answers: `Server` is common to both kinds, `AgentServer` runs agents, `ToolServer` calls tools."""
+
+import asyncio
+import contextvars
+import functools
+import importlib
+import inspect
+import os
+import platform
+import sys
+import types
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional
+
+from agentforge_worker import __version__
+from agentforge_worker.adapter import (
+    Adapter,
+    AgentSpec,
+    BuildContext,
+    Gateway,
+    Message,
+    Result,
+    Source,
+    Start,
+    ToolSpec,
+    _current_run,
+    _only_run,
+)
+from agentforge_worker.runtime.accounting import CpuShare, peak_rss_mib, rss_mib
+from agentforge_worker.runtime.chat import ChatClient
+from agentforge_worker.runtime.failures import translate
+from agentforge_worker.runtime.output import Output
+from agentforge_worker.runtime.run import Run
+from agentforge_worker.runtime.threads import run_in_thread
+from agentforge_worker.runtime.toolbox import Toolbox
+from agentforge_worker.wire import PROTOCOL_VERSION, ErrorCode, Method, Peer, RpcError, compatible
+
+__all__ = ["AgentServer", "Server", "ToolServer"]
+
+Params = Dict[str, Any]
+
+
+class Server:
+    """The part that every worker has: handshake, heartbeat, log, orderly end."""
+
+    peer: Peer
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, output: Output) -> None:
+        self.loop = loop
+        self.output = output
+        self.stopped = asyncio.Event()
+        self._tasks: List["asyncio.Task[None]"] = []
+
+    def handlers(self) -> Dict[str, Callable[[Params], Awaitable[Any]]]:
+        """Requests that the host may send."""
+        return {Method.INITIALIZE: self._initialize, Method.PING: self._ping, Method.SHUTDOWN: self._shutdown}
+
+    def listeners(self) -> Dict[str, Callable[[Params], None]]:
+        """Notifications that the host may send."""
+        return {}
+
+    def write_log(self, run_id: Optional[str], stream: str, text: str) -> None:
+        """Pass one captured line to the host."""
+        self.peer.notify(Method.LOG_WRITE, {"run_id": run_id, "stream": stream, "text": text})
+
+    async def _initialize(self, params: Params) -> Params:
+        if not compatible(params["protocol_version"]):
+            text = "protocol %s is not spoken here, but %s" % (params["protocol_version"], PROTOCOL_VERSION)
+            raise RpcError(ErrorCode.INVALID_REQUEST, text)
+        answer = {
+            "protocol_version": PROTOCOL_VERSION,
+            "worker": {"version": __version__, "python": platform.python_version(), "pid": os.getpid()},
+        }
+        answer.update(self._ready(params))
+        self._tasks.append(self.loop.create_task(self._beat(float(params["heartbeat_s"]))))
+        return answer
+
+    def _ready(self, params: Params) -> Params:
+        raise NotImplementedError
+
+    async def _beat(self, period_s: float) -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            self.peer.notify(Method.HEARTBEAT, {"rss_mib": round(rss_mib(), 1)})
+
+    async def _ping(self, params: Params) -> Params:
+        return {}
+
+    async def _shutdown(self, params: Params) -> Params:
+        self.loop.call_soon(self.stopped.set)
+        return {}
+
+
+class AgentServer(Server):
+    """Runs agents of one framework: opens an agent once, runs it many times."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, output: Output, base_url: str) -> None:
+        super().__init__(loop, output)
+        self._gateway = Gateway(base_url)
+        os.environ["OPENAI_BASE_URL"] = base_url
+        self._chat = ChatClient(base_url)
+        self._cpu = CpuShare()
+        self._adapter_folder = ""
+        self._agents: Dict[str, "_OpenAgent"] = {}
+        self._runs: Dict[str, "_RunUnderWay"] = {}
+
+    def handlers(self) -> Dict[str, Callable[[Params], Awaitable[Any]]]:
+        """Requests that the host may send."""
+        return {
+            **super().handlers(),
+            Method.AGENT_OPEN: self._open_agent,
+            Method.RUN_START: self._start_run,
+        }
+
+    def listeners(self) -> Dict[str, Callable[[Params], None]]:
+        """Notifications that the host may send."""
+        return {Method.RUN_CANCEL: self._cancel_run}
+
+    def _ready(self, params: Params) -> Params:
+        adapter = params["adapter"]
+        self._adapter_folder = adapter["folder"]
+        try:
+            module = _import_adapter(adapter["folder"], adapter["module"])
+            self._adapter: Adapter[Any] = getattr(module, adapter["class"])()
+            probe = self._adapter.probe()
+        except Exception as error:
+            raise translate(error, self._adapter_folder) from error
+        return {
+            "capabilities": {
+                "concurrent": bool(self._adapter.concurrent),
+                "native_concurrent": bool(self._adapter.native_concurrent),
+                "fork": False,
+            },
+            "probe": {"version": probe.version, "details": probe.details},
+        }
+
+    async def _open_agent(self, params: Params) -> Params:
+        agent_id = params["agent_id"]
+        if agent_id not in self._agents:
+            warnings: List[str] = []
+            ctx = BuildContext(self._gateway, self.loop, warnings.append)
+            spec = _spec(params["spec"]) if params.get("spec") else None
+            source = Source(**params["source"]) if params.get("source") else None
+            root = source.root if source else ""
+            try:
+                agent = self._make(spec, source, ctx)
+                card = self._adapter.describe(agent)
+            except Exception as error:
+                raise translate(error, self._adapter_folder, root) from error
+            self._agents[agent_id] = _OpenAgent(agent, spec, root, vars(card), warnings)
+        opened = self._agents[agent_id]
+        return {"card": opened.card, "warnings": opened.warnings}
+
+    def _make(self, spec: Optional[AgentSpec], source: Optional[Source], ctx: BuildContext) -> Any:
+        if spec is not None:
+            return self._adapter.build(spec, ctx)
+        assert source is not None
+        # The user's own program stays importable: it may import lazily, and this worker serves nothing else.
+        if source.root not in sys.path:
+            sys.path.insert(0, source.root)
+        return self._adapter.load(source, ctx)
+
+    async def _start_run(self, params: Params) -> Params:
+        opened = self._agents[params["agent_id"]]
+        run = Run(params, self.peer, self.loop, self._gateway, self._chat, opened.spec)
+        run.request = Start(
+            input=params["input"],
+            messages=[Message(**message) for message in params.get("messages", [])],
+            stream=bool(params.get("stream", False)),
+        )
+        if run.run_id in self._runs or (self._runs and not self._concurrent(opened)):
+            raise RpcError(ErrorCode.INVALID_REQUEST, "this worker is busy")
+        cpu = self._cpu.enter()
+        under_way = _RunUnderWay(run, opened)
+        self._runs[run.run_id] = under_way
+        try:
+            result = await self._execute(under_way)
+        except (Exception, asyncio.CancelledError) as error:
+            raise translate(error, self._adapter_folder, opened.root) from error
+        finally:
+            del self._runs[run.run_id]
+            cpu_ms = round(self._cpu.leave(cpu) * 1000, 3)
+        return {
+            "output": result.output,
+            "messages": [vars(message) for message in result.messages],
+            "state": result.state,
+            "metrics": {"cpu_ms": cpu_ms, "peak_rss_mib": round(peak_rss_mib(), 1)},
+        }
+
+    async def _execute(self, under_way: "_RunUnderWay") -> Result:
+        run, opened = under_way.run, under_way.opened
+        assert run.request is not None
+        context = contextvars.copy_context()
+        context.run(_current_run.set, run)
+        alone = not self._concurrent(opened)
+        if alone:
+            _only_run[0] = run
+            os.chdir(run.workspace)
+            os.environ["OPENAI_API_KEY"] = run.token  # the key of whatever client the process makes by itself
+        try:
+            if inspect.iscoroutinefunction(self._adapter.run):
+                coroutine = self._adapter.run(opened.agent, run.request, run)
+                under_way.task = context.run(self.loop.create_task, coroutine)  # type: ignore[arg-type]
+                return await under_way.task  # type: ignore[no-any-return]
+            # A blocking run ends by itself at its next effect; the host replaces the worker if it does not.
+            call = functools.partial(self._adapter.run, opened.agent, run.request, run)
+            return await run_in_thread(context, call, "run-" + run.run_id)  # type: ignore[no-any-return]
+        finally:
+            if alone:
+                _only_run[0] = None
+
+    def _concurrent(self, opened: "_OpenAgent") -> bool:
+        return self._adapter.concurrent if opened.spec is not None else self._adapter.native_concurrent
+
+    def _cancel_run(self, params: Params) -> None:
+        under_way = self._runs.get(params["run_id"])
+        if under_way is None:
+            return
+        under_way.run.mark_cancelled()
+        try:
+            self._adapter.cancel(under_way.opened.agent, under_way.run)
+        finally:
+            if under_way.task is not None:
+                under_way.task.cancel()
+
+
+class ToolServer(Server):
+    """Calls a project's python tools, each folder of an agent version opened once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, output: Output) -> None:
+        super().__init__(loop, output)
+        self._toolbox = Toolbox()
+
+    def handlers(self) -> Dict[str, Callable[[Params], Awaitable[Any]]]:
+        """Requests that the host may send."""
+        return {
+            **super().handlers(),
+            Method.TOOLS_OPEN: self._toolbox.open,
+            Method.TOOL_INVOKE: self._toolbox.invoke,
+        }
+
+    def _ready(self, params: Params) -> Params:
+        return {"capabilities": {"concurrent": True, "fork": False}}
+
+
+class _OpenAgent:
+    def __init__(
+        self, agent: Any, spec: Optional[AgentSpec], root: str, card: Mapping[str, Any], warnings: List[str]
+    ) -> None:
+        self.agent = agent
+        self.spec = spec
+        self.root = root
+        self.card = dict(card)
+        self.warnings = warnings
+
+
+class _RunUnderWay:
+    def __init__(self, run: Run, opened: _OpenAgent) -> None:
+        self.run = run
+        self.opened = opened
+        self.task: Optional["asyncio.Task[Any]"] = None
+
+
+def _spec(data: Mapping[str, Any]) -> AgentSpec:
+    fields = dict(data)
+    fields["tools"] = [ToolSpec(**tool) for tool in fields.get("tools", [])]
+    return AgentSpec(**fields)
+
+
+def _import_adapter(folder: str, module: str) -> types.ModuleType:
+    """Import an adapter's module from its folder, as part of a package of its own: no path is added."""
+    name = "agentforge_adapter"
+    package = types.ModuleType(name)
+    package.__path__ = [folder]
+    sys.modules[name] = package
+    return importlib.import_module("%s.%s" % (name, module))

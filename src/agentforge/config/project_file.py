@@ -1,0 +1,214 @@
+"""What `agentforge.toml` may say."""
+
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, Field, Strict, field_validator, model_validator
+
+from agentforge.config.checking import Section, refusal
+from agentforge.config.references import check_references, is_reference, referenced_names
+from agentforge.config.settings import ModelSettings
+from agentforge.errors.config import (
+    ConflictingKeysError,
+    InvalidReferenceError,
+    LiteralSecretError,
+    MissingKeyError,
+)
+
+__all__ = [
+    "DurabilityConfig",
+    "HostConfig",
+    "ModelConfig",
+    "ProjectConfig",
+    "Requirements",
+    "SandboxConfig",
+    "SandboxLevel",
+    "ToolsConfig",
+    "WorkersConfig",
+    "references",
+]
+
+SandboxLevel = Literal["strict", "standard", "none"]
+EMBEDDED_MODEL = "local"
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PYTHON = re.compile(r"3\.\d{1,2}(\.\d{1,3})?")
+_REFERENCE_HINT = "Write `${env:NAME}` with the name of an environment variable."
+
+
+def _checked_requirement(value: str) -> str:
+    try:
+        Requirement(value)
+    except InvalidRequirement:
+        hint = "Write a package with an optional version, for example `pandas>=2`."
+        raise refusal(f"is `{value}`, which is not a requirement", hint) from None
+    return value
+
+
+def _checked_text(value: str) -> str:
+    wrong = check_references(value)
+    if wrong:
+        raise refusal(f"is wrong: {wrong}", _REFERENCE_HINT, InvalidReferenceError)
+    return value
+
+
+Requirements = Annotated[tuple[Annotated[str, AfterValidator(_checked_requirement)], ...], Strict(False)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_checked_text)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class ModelConfig(Section):
+    """One model that agents can name by its alias."""
+
+    upstream: Literal["openai", "embedded"] = "openai"
+    """Wire format of the endpoint: `openai` for any compatible endpoint, `embedded` for the model that ships along."""
+    base_url: Text | None = None
+    """Address of the endpoint, for example `https://api.openai.com/v1` (the default)."""
+    api_key: str | None = None
+    """Reference to the key, for example `${env:OPENAI_API_KEY}`; never the key itself."""
+    model: Text | None = None
+    """The model's name at the endpoint."""
+    settings: ModelSettings = ModelSettings()
+    """Sampling settings for every agent that uses this model and does not set them itself."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _only_a_reference(cls, value: str | None) -> str | None:
+        if value is None or is_reference(value):
+            return value
+        if "${" in value and check_references(value):
+            raise refusal("is not a reference AgentForge knows", _REFERENCE_HINT, InvalidReferenceError)
+        hint = (
+            "Put the key into an environment variable and write a reference to it: "
+            '`api_key = "${env:OPENAI_API_KEY}"`.'
+        )
+        raise refusal("is a literal value (not shown), which a file must not hold", hint, LiteralSecretError)
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address_without_password(cls, value: str | None) -> str | None:
+        if value is None or value.startswith("${"):
+            return value
+        try:
+            parts = urlsplit(value)
+            password, usable = parts.password, parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            password, usable = None, False
+        if password:
+            hint = "Leave it out of the address and give the key as `api_key`."
+            raise refusal("has a password in it (not shown)", hint, LiteralSecretError)
+        if not usable:
+            hint = "Give the address of the endpoint, for example `http://localhost:8000/v1`."
+            raise refusal(f"is `{value}`, which is not a http or https address", hint)
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _what_the_upstream_needs(self) -> Self:
+        if self.upstream == "openai" and self.model is None:
+            hint = "Add the model's name at the endpoint, for example `model = \"gpt-4o-mini\"`."
+            raise refusal("`model` is missing", hint, MissingKeyError, key="model")
+        for key in ("base_url", "api_key"):
+            if self.upstream == "embedded" and getattr(self, key) is not None:
+                statement = f"`{key}` does not go with `upstream = \"embedded\"`, which runs on this machine"
+                hint = f"Remove `{key}`, or set `upstream = \"openai\"`."
+                raise refusal(statement, hint, ConflictingKeysError, key=key)
+        return self
+
+    def references(self) -> set[str]:
+        """Return the environment variables that this model needs."""
+        written = (self.base_url, self.api_key, self.model)
+        return set().union(*(referenced_names(value) for value in written if value))
+
+
+class SandboxConfig(Section):
+    """How workers are fenced in."""
+
+    level: SandboxLevel = "standard"
+    """`strict` (one run per worker), `standard`, or `none`."""
+
+
+class DurabilityConfig(Section):
+    """What a run survives and what happens when a resumed one takes another way."""
+
+    level: Literal["process", "full"] = "process"
+    """`process` survives the end of the host, `full` also a power loss (every commit waits for the disk)."""
+    on_divergence: Literal["wait", "continue", "stop"] = "wait"
+    """What a resumed run does when it asks for something else than before: `wait` for you, `continue`, or `stop`."""
+
+
+class ToolsConfig(Section):
+    """The environment that python tools run in."""
+
+    python: str | None = None
+    """Python version of the tool environment, for example `3.11` (default: the host's)."""
+    requirements: Requirements = ()
+    """Packages that the tools import, for example `pandas>=2`."""
+    pyproject: str | None = None
+    """Path of a pyproject.toml whose dependencies the tools import, in place of `requirements`."""
+
+    @field_validator("python")
+    @classmethod
+    def _a_version(cls, value: str | None) -> str | None:
+        if value is not None and not _PYTHON.fullmatch(value):
+            hint = 'Give a version of Python 3, for example `python = "3.11"`.'
+            raise refusal(f"is `{value}`, which is not a Python version", hint)
+        return value
+
+    @model_validator(mode="after")
+    def _one_list_of_packages(self) -> Self:
+        if self.requirements and self.pyproject is not None:
+            statement = "`requirements` and `pyproject` exclude each other"
+            raise refusal(statement, "Keep one of the two.", ConflictingKeysError, key="pyproject")
+        return self
+
+
+class HostConfig(Section):
+    """The process that serves this project."""
+
+    idle_s: Seconds = 900.0
+    """Seconds without a run or a client after which the host leaves."""
+
+
+class WorkersConfig(Section):
+    """The processes that agents run in."""
+
+    max_workers: Annotated[int, Field(ge=1)] = 16
+    """Most workers at the same time; further runs are queued."""
+    idle_s: Seconds = 300.0
+    """Seconds without a run after which a worker is stopped."""
+    start_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that a worker has to start and import its framework."""
+    terminate_grace_s: Seconds = 5.0
+    """Seconds between asking a worker to end and killing it."""
+
+
+class ProjectConfig(Section):
+    """The whole of `agentforge.toml`; every key is optional."""
+
+    models: dict[str, ModelConfig] = {}
+    """Models by the alias that agents name; `default` is the one of agents that name none."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """How workers are fenced in."""
+    durability: DurabilityConfig = DurabilityConfig()
+    """What a run survives."""
+    tools: ToolsConfig = ToolsConfig()
+    """The environment of python tools, locked like any other."""
+    host: HostConfig = HostConfig()
+    """The process that serves this project."""
+    workers: WorkersConfig = WorkersConfig()
+    """The processes that agents run in."""
+
+    @field_validator("models")
+    @classmethod
+    def _aliases(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for alias in models:
+            if not _ALIAS.fullmatch(alias):
+                hint = "Use letters, digits, `.`, `_` and `-`; `:` parts a provider from its model."
+                raise refusal(f"`{alias}` can't be the alias of a model", hint, key=alias)
+        return models
+
+
+def references(config: ProjectConfig) -> set[str]:
+    """Return the names of the environment variables that a project's configuration refers to."""
+    return set().union(*(model.references() for model in config.models.values()))

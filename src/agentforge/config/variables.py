@@ -1,0 +1,116 @@
+"""`AGENTFORGE_<SECTION>_<KEY>` variables that override `agentforge.toml`, for example `AGENTFORGE_SANDBOX_LEVEL`.
+
+Models are `AGENTFORGE_MODELS_<ALIAS>_<KEY>`; an alias that no file has is made, in lower case with `_`. Lists are
+JSON arrays or one item a line, `settings` is a JSON object. Variables of other shapes (`AGENTFORGE_HOME`,
+`AGENTFORGE_HOST`, `AGENTFORGE_MODEL`, ...) belong to other parts and are left alone.
+"""
+
+import json
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from agentforge.config.project_file import ModelConfig, ProjectConfig
+from agentforge.config.source import KeyPath, Source, did_you_mean
+from agentforge.errors.config import UnknownVariableError
+
+__all__ = ["PREFIX", "overridden", "variable_names"]
+
+PREFIX = "AGENTFORGE_"
+_MODELS = "models"
+
+
+def overridden(source: Source, environ: Mapping[str, str]) -> Source:
+    """Return the source with the variables' values in place of the file's. Raises UnknownVariableError."""
+    data = {key: dict(value) if isinstance(value, dict) else value for key, value in source.data.items()}
+    overrides: dict[KeyPath, str] = {}
+    for name, text in sorted(environ.items()):
+        path = _path(name, source)
+        if path is None:
+            continue
+        group: Any = data
+        for part in path[:-1]:
+            group[part] = dict(group[part]) if isinstance(group.get(part), dict) else {}
+            group = group[part]
+        group[path[-1]] = _value(_annotation(path), text)
+        overrides[path] = name
+    return replace(source, data=data, overrides=overrides)
+
+
+def variable_names(config: ProjectConfig) -> set[str]:
+    """Return the name of every variable that overrides a setting of this project."""
+    names = {
+        f"{PREFIX}{section}_{key}".upper() for section, model in _sections() for key in model.model_fields
+    }
+    return names | {_model_variable(alias, key) for alias in config.models for key in ModelConfig.model_fields}
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in ProjectConfig.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
+
+
+def _model_variable(alias: str, key: str) -> str:
+    return f"{PREFIX}{_MODELS}_{_plain(alias)}_{key}".upper()
+
+
+def _plain(alias: str) -> str:
+    return alias.replace("-", "_").replace(".", "_").lower()
+
+
+def _path(name: str, source: Source) -> KeyPath | None:
+    """Return the setting that a variable names, None if it is none of ours."""
+    rest = name.removeprefix(PREFIX).lower()
+    if not name.startswith(PREFIX):
+        return None
+    if rest.startswith(f"{_MODELS}_"):
+        return _model_path(name, rest.removeprefix(f"{_MODELS}_"), source)
+    for section, model in _sections():
+        key = rest.removeprefix(f"{section}_")
+        if key == rest:
+            continue
+        if key not in model.model_fields:
+            raise _unknown(name, [f"{PREFIX}{section}_{each}".upper() for each in model.model_fields])
+        return (section, key)
+    return None
+
+
+def _model_path(name: str, rest: str, source: Source) -> KeyPath:
+    for key in sorted(ModelConfig.model_fields, key=len, reverse=True):
+        written = rest.removesuffix(f"_{key}")
+        if written and written != rest:
+            models = source.data.get(_MODELS)
+            aliases = {_plain(alias): alias for alias in models} if isinstance(models, dict) else {}
+            return (_MODELS, aliases.get(written, written), key)
+    raise _unknown(name, [_model_variable("default", key) for key in ModelConfig.model_fields])
+
+
+def _unknown(name: str, known: list[str]) -> UnknownVariableError:
+    return UnknownVariableError(
+        f"the environment variable `{name}` names no setting", hint=did_you_mean(name, known), variable=name
+    )
+
+
+def _annotation(path: KeyPath) -> Any:
+    model = ModelConfig if path[0] == _MODELS else dict(_sections())[str(path[0])]
+    return model.model_fields[str(path[-1])].annotation
+
+
+def _value(annotation: Any, text: str) -> object:
+    """Return a variable's text as the setting's type; text that does not fit stays text and is refused later."""
+    types = set(typing.get_args(annotation)) | {annotation}
+    try:
+        if int in types:
+            return int(text)
+        if float in types:
+            return float(text)
+        if text.lstrip().startswith(("[", "{")) and str not in types:
+            return json.loads(text)
+    except ValueError:
+        return text
+    is_list = typing.get_origin(annotation) is tuple
+    return [line.strip() for line in text.splitlines() if line.strip()] if is_list else text

@@ -1,0 +1,163 @@
+"""The package index: which one the user configured, and when a release was uploaded to it."""
+
+import configparser
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import Version
+
+from agentforge.errors.environments import IndexUnreachable, ReleaseNotInIndex, UploadTimesMissing
+
+__all__ = ["Index"]
+
+_DEFAULT = ""
+_JSON = "application/vnd.pypi.simple.v1+json"
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The index that packages come from, by its simple-API address."""
+
+    url: str
+    from_pip: bool = False
+    """Whether only pip knows it: uv does not read pip's configuration and must be told."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Index":
+        """Return the user's index: uv's own settings first, then pip's, then the default one."""
+        url = environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL") or _from_uv_files(environ)
+        if url:
+            return cls(url.split("=", 1)[1] if re.match(r"\w+=", url) else url)
+        url = environ.get("PIP_INDEX_URL") or _from_pip_files(environ)
+        return cls(url, from_pip=True) if url else cls(_DEFAULT)
+
+    def for_uv(self) -> dict[str, str]:
+        """Return what to add to uv's environment so that it uses this index."""
+        return {"UV_DEFAULT_INDEX": self.url} if self.from_pip else {}
+
+    @property
+    def shown(self) -> str:
+        """The address without credentials."""
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    async def uploaded_at(self, distribution: str, version: str) -> datetime:
+        """Return when the first file of a version was uploaded.
+
+        Format: JSON simple API (PEP 691) with `upload-time` (PEP 700). Raises IndexUnreachable,
+        ReleaseNotInIndex, UploadTimesMissing.
+        """
+        files = [f for f in await self._files(distribution) if _is_version(str(f.get("filename", "")), version)]
+        if not files:
+            raise ReleaseNotInIndex(
+                f"`{distribution}` has no release `{version}` in the index `{self.shown}`",
+                hint="Check the version, or ask for a series: `agentforge framework show` lists the tested ones.",
+            )
+        times = [str(f["upload-time"]) for f in files if f.get("upload-time")]
+        if not times:
+            raise UploadTimesMissing(
+                f"The index `{self.shown}` does not say when `{distribution}` {version} was uploaded"
+            )
+        return min(datetime.fromisoformat(time) for time in times)
+
+    async def _files(self, distribution: str) -> list[dict[str, Any]]:
+        name = canonicalize_name(distribution)
+        if urlsplit(self.url).scheme not in {"http", "https"}:
+            raise UploadTimesMissing(f"The index `{self.shown}` is a folder, which has no upload times")
+        try:
+            async with httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True) as client:
+                answer = await client.get(f"{self.url.rstrip('/')}/{name}/", headers={"Accept": _JSON})
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise IndexUnreachable(f"The index `{self.shown}` can't be reached: {reason}") from None
+        return self._read(answer, name)
+
+    def _read(self, answer: httpx.Response, name: str) -> list[dict[str, Any]]:
+        if answer.status_code == 404:
+            raise ReleaseNotInIndex(f"The index `{self.shown}` has no package `{name}`", hint="Check its spelling.")
+        if answer.is_error:
+            raise IndexUnreachable(f"The index `{self.shown}` answered {answer.status_code} for `{name}`")
+        if "json" not in answer.headers.get("content-type", ""):
+            raise UploadTimesMissing(f"The index `{self.shown}` has no JSON API, so no upload times")
+        try:
+            files = answer.json()["files"]
+        except (ValueError, KeyError, TypeError):
+            raise IndexUnreachable(f"The index `{self.shown}` sent something unreadable for `{name}`") from None
+        return list(files)
+
+
+def _is_version(filename: str, version: str) -> bool:
+    try:
+        if filename.endswith(".whl"):
+            return parse_wheel_filename(filename)[1] == Version(version)
+        return parse_sdist_filename(filename)[1] == Version(version)
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return False
+
+
+def _from_uv_files(environ: Mapping[str, str]) -> str | None:
+    for file in _uv_files(environ):
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # uv itself reports a broken file
+        tables = [table, table.get("pip", {})]
+        defaults = [i["url"] for t in tables for i in t.get("index", []) if i.get("default") and "url" in i]
+        found = defaults + [t["index-url"] for t in tables if "index-url" in t]
+        if found:
+            return str(found[0])
+    return None
+
+
+def _uv_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    if environ.get("UV_CONFIG_FILE"):
+        yield Path(environ["UV_CONFIG_FILE"])
+    elif not environ.get("UV_NO_CONFIG"):
+        yield _config_home(environ) / "uv" / "uv.toml"
+        yield Path("/etc/uv/uv.toml")
+
+
+def _from_pip_files(environ: Mapping[str, str]) -> str | None:
+    """Return pip's `index-url`; a later file of pip's search order wins, so they are read from the last."""
+    for file in _pip_files(environ):
+        parser = configparser.RawConfigParser(strict=False)
+        try:
+            parser.read(file, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError, OSError):
+            continue
+        for section in ("install", "global"):
+            if parser.has_option(section, "index-url"):
+                return parser.get(section, "index-url").strip()
+    return None
+
+
+def _pip_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    if environ.get("PIP_CONFIG_FILE"):
+        yield Path(environ["PIP_CONFIG_FILE"])
+    yield Path(sys.prefix) / "pip.conf"
+    yield _config_home(environ) / "pip" / "pip.conf"
+    yield Path(environ.get("HOME", "~")).expanduser() / ".pip" / "pip.conf"
+    yield Path("/etc/xdg/pip/pip.conf")
+    yield Path("/etc/pip.conf")
+
+
+def _config_home(environ: Mapping[str, str]) -> Path:
+    home = Path(environ.get("HOME", "~")).expanduser()
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config")

@@ -1,0 +1,48 @@
+"""The gateway: every model call of every framework goes through here.
+
+A worker hands over a listening socket (its door); frameworks talk plain HTTP to it with a run token as their key. The
+gateway finds the run, asks the engine (`CallObserver`), attaches the real key, passes the request on byte for byte,
+and gives the answer back once it is recorded.
+"""
+
+from agentforge.gateway.canonical import request_hash
+from agentforge.gateway.door import Door
+from agentforge.gateway.failures import failure_error
+from agentforge.gateway.gateway import Gateway
+from agentforge.gateway.tokens import TOKEN_PREFIX
+from agentforge.gateway.types import (
+    CallObserver,
+    EmbeddedModel,
+    FailureKind,
+    Grant,
+    ModelCall,
+    ModelFailure,
+    ModelResponse,
+    Refused,
+    Secret,
+    Timeouts,
+    Upstream,
+    UpstreamKind,
+    Usage,
+)
+
+__all__ = [
+    "TOKEN_PREFIX",
+    "CallObserver",
+    "Door",
+    "EmbeddedModel",
+    "FailureKind",
+    "Gateway",
+    "Grant",
+    "ModelCall",
+    "ModelFailure",
+    "ModelResponse",
+    "Refused",
+    "Secret",
+    "Timeouts",
+    "Upstream",
+    "UpstreamKind",
+    "Usage",
+    "failure_error",
+    "request_hash",
+]

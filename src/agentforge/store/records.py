@@ -1,0 +1,194 @@
+"""What the store keeps, as frozen values: who ran what, when, with which effects.
+
+The engine makes these and the store gives them back equal. Times are epoch seconds; `Json` is whatever JSON can hold.
+Order is `seq`, `number` or `position`, never a time.
+"""
+
+from typing import Any, Literal, NewType, TypeAlias, TypedDict
+
+from msgspec import Struct, field
+
+__all__ = [
+    "BLOB_LIMIT",
+    "FINISHED",
+    "AgentVersion",
+    "AgentVersionId",
+    "Attempt",
+    "AttemptStatus",
+    "BlobId",
+    "Effect",
+    "EffectKind",
+    "Event",
+    "Json",
+    "JsonObject",
+    "Lease",
+    "Project",
+    "ProjectId",
+    "Run",
+    "RunChanges",
+    "RunId",
+    "RunStatus",
+    "Thread",
+    "ThreadMessage",
+]
+
+ProjectId = NewType("ProjectId", str)
+RunId = NewType("RunId", str)
+AgentVersionId = NewType("AgentVersionId", str)
+BlobId = NewType("BlobId", str)
+"""The SHA-256 of a blob's bytes, in hex."""
+
+Json: TypeAlias = Any
+"""A payload of the user's or a framework's: null, bool, number, text, list or object."""
+JsonObject: TypeAlias = dict[str, Any]
+
+RunStatus = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
+AttemptStatus = Literal["running", "waiting", "succeeded", "failed", "cancelled", "lost"]
+"""`lost`: its host or worker went away before it ended."""
+EffectKind = Literal["model", "tool"]
+
+FINISHED: frozenset[RunStatus] = frozenset({"succeeded", "failed", "cancelled"})
+BLOB_LIMIT = 64 * 1024
+"""A payload above this many bytes is kept as a blob beside the database."""
+
+
+class Project(Struct, frozen=True):
+    """A project that has had a host on this store."""
+
+    project: ProjectId
+    created_at: float
+
+
+class Lease(Struct, frozen=True):
+    """The right to write a project's runs. Only the newest epoch of a project has it."""
+
+    project: ProjectId
+    epoch: int
+    holder: str
+
+
+class AgentVersion(Struct, frozen=True, kw_only=True):
+    """An agent as it was when a run began: immutable, named by the digest of its content."""
+
+    id: AgentVersionId
+    name: str
+    spec: JsonObject
+    files: dict[str, BlobId] = field(default_factory=dict)
+    created_at: float
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One execution of an agent version.
+
+    `environment` and `release` are empty until they are resolved; `lease_epoch` is the epoch that may write it;
+    `submit_key` makes a repeated submission return the same run.
+    """
+
+    run_id: RunId
+    project: ProjectId
+    principal: str = "local"
+    labels: dict[str, str] = field(default_factory=dict)
+    agent_name: str
+    agent_version: AgentVersionId
+    framework: str
+    release: str = ""
+    environment: str = ""
+    model: str = ""
+    thread: str | None = None
+    input: Json = None
+    options: JsonObject = field(default_factory=dict)
+    status: RunStatus = "queued"
+    lease_epoch: int
+    submit_key: str | None = None
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    output: Json = None
+    error: JsonObject | None = None
+    usage: JsonObject = field(default_factory=dict)
+    cost_usd: float | None = None
+    metrics: JsonObject = field(default_factory=dict)
+    sandbox: str = "standard"
+
+
+class RunChanges(TypedDict, total=False):
+    """What may change of a run after it was made; everything else of it never does."""
+
+    labels: dict[str, str]
+    release: str
+    environment: str
+    model: str
+    options: JsonObject
+    status: RunStatus
+    started_at: float | None
+    finished_at: float | None
+    output: Json
+    error: JsonObject | None
+    usage: JsonObject
+    cost_usd: float | None
+    metrics: JsonObject
+    sandbox: str
+
+
+class Attempt(Struct, frozen=True):
+    """One try of a run in one worker, counted from 1."""
+
+    run_id: RunId
+    number: int
+    worker: str
+    started_at: float
+    finished_at: float | None = None
+    status: AttemptStatus = "running"
+    error: JsonObject | None = None
+
+
+class Event(Struct, frozen=True):
+    """Something that happened in a run; the engine numbers them from 1 (`attempt` 0: before the first one)."""
+
+    run_id: RunId
+    seq: int
+    attempt: int
+    kind: str
+    at: float
+    data: JsonObject
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """One finished model call or tool call: the journal's entry from which a replay answers.
+
+    `position` counts the effects of the run, `occurrence` the effects of the run with this `request_hash`.
+    `status` is the HTTP status of a model's answer; for a tool 200 when it returned and 500 when it raised.
+    """
+
+    run_id: RunId
+    position: int
+    attempt: int
+    kind: EffectKind
+    request_hash: str
+    occurrence: int
+    request: bytes
+    response: bytes
+    status: int
+    usage: JsonObject | None = None
+    cost_usd: float | None = None
+    started_at: float
+    duration_ms: float
+
+
+class Thread(Struct, frozen=True):
+    """A conversation of a project over several runs, as a list shows it."""
+
+    project: ProjectId
+    thread: str
+    messages: int
+    updated_at: float
+
+
+class ThreadMessage(Struct, frozen=True):
+    """One message of a thread in the neutral form; the store numbers them from 1 within the thread."""
+
+    thread: str
+    seq: int
+    run_id: RunId
+    message: JsonObject
+    at: float

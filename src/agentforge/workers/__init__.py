@@ -1,0 +1,24 @@
+"""Worker processes: start them in their environments, watch them, share them among runs, end them.
+
+The engine leases a worker for each run; `gateway` and `tools` never see this layer, what they need of it comes in
+through the engine.
+"""
+
+from agentforge.workers.pool import Pool, PoolLimits
+from agentforge.workers.process import Handlers, Worker, WorkerTimeouts
+from agentforge.workers.spec import AdapterCode, WorkerSpec
+from agentforge.workers.trial import Trial, TrialRun
+from agentforge.workers.zip import worker_zip
+
+__all__ = [
+    "AdapterCode",
+    "Handlers",
+    "Pool",
+    "PoolLimits",
+    "Trial",
+    "TrialRun",
+    "Worker",
+    "WorkerSpec",
+    "WorkerTimeouts",
+    "worker_zip",
+]

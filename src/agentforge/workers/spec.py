@@ -1,0 +1,55 @@
+"""What a worker is made of, and so what it may be shared for."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+__all__ = ["AdapterCode", "WorkerSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterCode:
+    """Where the adapter's code is and which class in it to make."""
+
+    folder: Path
+    module: str
+    class_name: str
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """The isolation boundary as a value: runs with equal specs may share a worker, others never do."""
+
+    kind: Literal["agent", "tools"]
+    environment: str
+    """Id of the environment."""
+    python: Path
+    """The environment's interpreter."""
+    agent_version: str
+    """The agent version that the worker serves (its tools, for a tool worker)."""
+    adapter: AdapterCode | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables besides the constructed ones: telemetry switches, the framework's settings."""
+    concurrency: int = 0
+    """Runs at once in one process; 0: as many as the pool allows."""
+    label: str = ""
+    """Name in logs and lists."""
+
+    @property
+    def key(self) -> str:
+        """Equal for specs that may share a worker."""
+        parts = (
+            self.kind,
+            self.environment,
+            str(self.python),
+            self.agent_version,
+            (str(self.adapter.folder), self.adapter.class_name, self.adapter.digest) if self.adapter else None,
+            sorted(self.variables.items()),
+            self.concurrency,
+        )
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:24]
