@@ -42,6 +42,8 @@ __all__ = [
     "RunContext",
     "Source",
     "Start",
+    "StepLimitReached",
+    "ToolFailed",
     "ToolSpec",
     "current_run",
 ]
@@ -53,6 +55,14 @@ Json = Any
 
 class Cancelled(Exception):
     """The run was cancelled; raised by `RunContext.check` and by every effect after the cancellation."""
+
+
+class StepLimitReached(Exception):
+    """The agent has taken `max_steps` steps without an answer; for adapters whose framework has no such limit."""
+
+    def __init__(self, max_steps: int) -> None:
+        super().__init__("no answer within %d steps" % max_steps)
+        self.max_steps = max_steps
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,17 @@ class AgentSpec:
     """JSON Schema of the answer, or None for text."""
     max_steps: Optional[int] = None
     framework_settings: Dict[str, Json] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> str:
+        """The instructions with role, goal and backstory in front: for frameworks that have no place of their own."""
+        parts = [
+            ("You are %s.", self.role),
+            ("Your goal: %s", self.goal),
+            ("%s", self.backstory),
+            ("%s", self.instructions),
+        ]
+        return "\n".join(form % text.strip() for form, text in parts if text and text.strip())
 
 
 @dataclass(frozen=True)

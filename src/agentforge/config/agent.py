@@ -10,7 +10,7 @@ from typing import Any, cast
 from agentforge.config.agent_file import AgentFile, Tool
 from agentforge.config.checking import check
 from agentforge.config.code import missing_function
-from agentforge.config.reading import missing_file, read_text
+from agentforge.config.reading import FileVersion, file_version, missing_file, read_text
 from agentforge.config.source import Problem, Source, fault
 from agentforge.config.yaml_source import parse_yaml
 from agentforge.errors.config import ConfigError, FileMissingError, FileSyntaxError, ToolSourceError
@@ -77,11 +77,11 @@ def load_agent(path: Path | str) -> AgentDefinition:
     """
     path = _agent_file(Path(path))
     try:
-        stat = path.stat()
+        version = file_version(path)
     except OSError:
         read_text(path)  # raises with the reason
         raise
-    definition = _parsed(path, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino))
+    definition = _parsed(str(path), path.absolute(), version)
     _check_tools(definition)
     return definition
 
@@ -113,10 +113,10 @@ def _agent_file(path: Path) -> Path:
 
 
 @lru_cache(maxsize=CACHED_FILES)
-def _parsed(path: Path, version: tuple[int, ...]) -> AgentDefinition:
+def _parsed(shown: str, path: Path, version: FileVersion) -> AgentDefinition:
     """Read an agent file; `version` keeps a file that has changed from being taken out of the cache."""
-    source = parse_yaml(read_text(path), str(path))
-    return AgentDefinition(check(AgentFile, source), path.parent.absolute(), path.absolute(), source)
+    source = parse_yaml(read_text(path), shown)
+    return AgentDefinition(check(AgentFile, source), path.parent, path, source)
 
 
 def _check_tools(definition: AgentDefinition) -> None:

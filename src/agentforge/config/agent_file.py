@@ -173,6 +173,11 @@ class AgentFile(Section):
     files: Globs | None = None
     """Patterns of the files that belong to the agent (default: everything in its folder)."""
 
+    @staticmethod
+    def portable_keys() -> tuple[str, ...]:
+        """Return the keys that a native agent must not have."""
+        return _NOT_WITH_NATIVE
+
     @field_validator("name")
     @classmethod
     def _a_name(cls, value: str) -> str:

@@ -148,7 +148,7 @@ def _invalid(model: type[BaseModel], source: Source, path: KeyPath, error: Mappi
     wanted = f"expected {expected.format(**context)}" if expected else error["msg"]
     hint = _description(model, path)
     if error["type"] == "string_type" and isinstance(value, bool | int | float):
-        hint = f'Put it in quotes if it is text: `"{text}"`.'
+        hint = f'Put it in quotes if it is text: `"{shown(value)}"`.'
     elif choices and isinstance(value, str):
         hint = did_you_mean(value, choices)
     return Problem(InvalidValueError, source.value_place(path), key, f"{what}; {wanted}", hint)
@@ -170,13 +170,13 @@ def _keys(section: type[BaseModel]) -> list[str]:
 
 
 def _description(model: type[BaseModel], path: KeyPath) -> str:
-    """Return what the key of a path is for (an item of a list: what the list is for)."""
-    names = list(path)
-    while names and isinstance(names[-1], int):
-        names.pop()
-    section = _section_at(model, tuple(names[:-1])) if names else None
-    field = section.model_fields.get(str(names[-1])) if section else None
-    return (field.description or "") if field else ""
+    """Return what the key of a path is for (an item of a list or table: what that is for)."""
+    for length in range(len(path), 0, -1):
+        section = _section_at(model, path[: length - 1])
+        field = section.model_fields.get(str(path[length - 1])) if section else None
+        if field:
+            return field.description or ""
+    return ""
 
 
 def _choices(model: type[BaseModel], path: KeyPath) -> list[str]:

@@ -5,37 +5,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentforge.config.project_file import EMBEDDED_MODEL, ModelConfig, ProjectConfig
-from agentforge.config.references import expand
+from agentforge.config.providers import PROVIDERS
+from agentforge.config.reference import expand
 from agentforge.config.source import did_you_mean, shown
 from agentforge.errors.config import ConfigError, InvalidValueError, UnknownModelError
 
 if TYPE_CHECKING:
     from agentforge.config.project import Project
 
-__all__ = ["DEFAULT_MODEL", "PROVIDERS", "ModelTarget", "Provider", "model_variables", "resolve_model"]
+__all__ = ["DEFAULT_MODEL", "ModelTarget", "resolve_model"]
 
 DEFAULT_MODEL = "default"
 OPENAI_MODEL = "gpt-4o-mini"
 """What `OPENAI_API_KEY` alone asks for: cheap, calls tools, and every account has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """A service with a well-known OpenAI-compatible address and the usual name of its key."""
-
-    base_url: str
-    key_variable: str | None
-
-
-PROVIDERS: Mapping[str, Provider] = {
-    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
-    "ollama": Provider("http://localhost:11434/v1", None),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +48,6 @@ def resolve_model(project: "Project", name: str, environ: Mapping[str, str]) -> 
     if colon and model and provider in PROVIDERS:
         return _of_provider(name, provider, model, environ)
     raise _unknown(name, provider if colon else "", config)
-
-
-def model_variables() -> set[str]:
-    """Return the variables that are read for models that no configuration names."""
-    keys = {provider.key_variable for provider in PROVIDERS.values() if provider.key_variable}
-    return keys | {"OPENAI_BASE_URL", "AGENTFORGE_MODEL"}
 
 
 def _configured(alias: str, model: ModelConfig, environ: Mapping[str, str]) -> ModelTarget:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from agentforge.config.checking import check
 from agentforge.config.locate import PROJECT_FILE, STATE_DIR
-from agentforge.config.models import model_variables
 from agentforge.config.project_file import ProjectConfig, references
+from agentforge.config.providers import model_variables
 from agentforge.config.reading import read_text
 from agentforge.config.source import Source
 from agentforge.config.toml_source import parse_toml

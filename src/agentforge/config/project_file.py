@@ -4,11 +4,10 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, Field, Strict, field_validator, model_validator
 
 from agentforge.config.checking import Section, refusal
-from agentforge.config.references import check_references, is_reference, referenced_names
+from agentforge.config.reference import check_references, is_reference, referenced_names
 from agentforge.config.settings import ModelSettings
 from agentforge.errors.config import (
     ConflictingKeysError,
@@ -38,6 +37,8 @@ _REFERENCE_HINT = "Write `${env:NAME}` with the name of an environment variable.
 
 
 def _checked_requirement(value: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement  # slow to import, and rarely needed
+
     try:
         Requirement(value)
     except InvalidRequirement:
@@ -80,8 +81,7 @@ class ModelConfig(Section):
         if "${" in value and check_references(value):
             raise refusal("is not a reference AgentForge knows", _REFERENCE_HINT, InvalidReferenceError)
         hint = (
-            "Put the key into an environment variable and write a reference to it: "
-            '`api_key = "${env:OPENAI_API_KEY}"`.'
+            'Put the key into an environment variable and write a reference to it: `api_key = "${env:OPENAI_API_KEY}"`.'
         )
         raise refusal("is a literal value (not shown), which a file must not hold", hint, LiteralSecretError)
 
@@ -106,12 +106,12 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _what_the_upstream_needs(self) -> Self:
         if self.upstream == "openai" and self.model is None:
-            hint = "Add the model's name at the endpoint, for example `model = \"gpt-4o-mini\"`."
+            hint = 'Add the model\'s name at the endpoint, for example `model = "gpt-4o-mini"`.'
             raise refusal("`model` is missing", hint, MissingKeyError, key="model")
         for key in ("base_url", "api_key"):
             if self.upstream == "embedded" and getattr(self, key) is not None:
-                statement = f"`{key}` does not go with `upstream = \"embedded\"`, which runs on this machine"
-                hint = f"Remove `{key}`, or set `upstream = \"openai\"`."
+                statement = f'`{key}` does not go with `upstream = "embedded"`, which runs on this machine'
+                hint = f'Remove `{key}`, or set `upstream = "openai"`.'
                 raise refusal(statement, hint, ConflictingKeysError, key=key)
         return self
 

@@ -102,9 +102,7 @@ def fault(problems: Sequence[Problem]) -> ConfigError:
         details |= {"line": first.place.mark.line, "column": first.place.mark.column}
     if len(problems) == 1:
         return first.kind(first.message, hint=first.hint, **details)
-    details["problems"] = [
-        {"code": p.kind.code, "message": p.message, "hint": p.hint, "key": p.key} for p in problems
-    ]
+    details["problems"] = [{"code": p.kind.code, "message": p.message, "hint": p.hint, "key": p.key} for p in problems]
     lines = [first.message]
     lines += [f"{p.message} ({p.hint})" if p.hint else p.message for p in problems[1:SHOWN_PROBLEMS]]
     if len(problems) > SHOWN_PROBLEMS:

@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from agentforge.config.project_file import ModelConfig, ProjectConfig
+from agentforge.config.providers import OVERRIDE_PREFIX as PREFIX
 from agentforge.config.source import KeyPath, Source, did_you_mean
 from agentforge.errors.config import UnknownVariableError
 
-__all__ = ["PREFIX", "overridden", "variable_names"]
+__all__ = ["overridden", "variable_names"]
 
-PREFIX = "AGENTFORGE_"
 _MODELS = "models"
 
 
@@ -42,9 +42,7 @@ def overridden(source: Source, environ: Mapping[str, str]) -> Source:
 
 def variable_names(config: ProjectConfig) -> set[str]:
     """Return the name of every variable that overrides a setting of this project."""
-    names = {
-        f"{PREFIX}{section}_{key}".upper() for section, model in _sections() for key in model.model_fields
-    }
+    names = {f"{PREFIX}{section}_{key}".upper() for section, model in _sections() for key in model.model_fields}
     return names | {_model_variable(alias, key) for alias in config.models for key in ModelConfig.model_fields}
 
 

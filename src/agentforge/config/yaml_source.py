@@ -102,7 +102,7 @@ class _Reader:
 
     def _scalar(self, node: Node) -> Any:
         try:
-            return self._construct.construct_object(node)  # type: ignore[no-untyped-call]
+            return self._construct.construct_object(node)
         except ConstructorError:
             hint = "Remove the tag: agent files use plain YAML values."
             raise self._fault(node, (), f"the tag `{node.tag}` is not known", hint) from None

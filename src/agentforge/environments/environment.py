@@ -60,9 +60,9 @@ class EnvironmentRequest:
         return cls(release.framework.name, lock, python, release.version, release.distribution)
 
     @classmethod
-    def for_tools(cls, lock: Lock) -> "EnvironmentRequest":
-        """Ask for a tool environment with the lock that `Environments.lock_tools` gave."""
-        return cls("tools", lock, lock.python)
+    def for_tools(cls, lock: Lock, python: str) -> "EnvironmentRequest":
+        """Ask for a tool environment with the lock that `Environments.lock_tools` gave (`python`: its series)."""
+        return cls("tools", lock, f"=={python}.*")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The folder that holds a user's built environments and resolved locks, shared by all projects.
 
-    environments/<id>/venv, lock.txt, ready.json     built environments; without the marker it is none
-    environments/.staging/<id>.<token>/              builds and removals under way, or what a dead process left
-    environments/.claims/<id>                        flock: exclusive to build or remove, shared to use
-    locks/<digest>.txt, locks/by-input/<digest>      lock texts, and which one some requirements resolved to
+environments/<id>/venv, lock.txt, ready.json     built environments; without the marker it is none
+environments/.staging/<id>.<token>/              builds and removals under way, or what a dead process left
+environments/.claims/<id>                        flock: exclusive to build or remove, shared to use
+locks/<digest>.txt, locks/by-input/<digest>      lock texts, and which one some requirements resolved to
 """
 
 import contextlib

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-import httpx
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -23,6 +22,9 @@ from packaging.utils import (
 from packaging.version import Version
 
 from agentforge.errors.environments import IndexUnreachable, ReleaseNotInIndex, UploadTimesMissing
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["Index"]
 
@@ -78,6 +80,8 @@ class Index:
         return min(datetime.fromisoformat(time) for time in times)
 
     async def _files(self, distribution: str) -> list[dict[str, Any]]:
+        import httpx  # costs more than all else here; only untested releases need it
+
         name = canonicalize_name(distribution)
         if urlsplit(self.url).scheme not in {"http", "https"}:
             raise UploadTimesMissing(f"The index `{self.shown}` is a folder, which has no upload times")
@@ -89,7 +93,7 @@ class Index:
             raise IndexUnreachable(f"The index `{self.shown}` can't be reached: {reason}") from None
         return self._read(answer, name)
 
-    def _read(self, answer: httpx.Response, name: str) -> list[dict[str, Any]]:
+    def _read(self, answer: "httpx.Response", name: str) -> list[dict[str, Any]]:
         if answer.status_code == 404:
             raise ReleaseNotInIndex(f"The index `{self.shown}` has no package `{name}`", hint="Check its spelling.")
         if answer.is_error:

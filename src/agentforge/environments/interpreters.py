@@ -16,7 +16,9 @@ from packaging.version import Version
 from agentforge.environments.uv import uv_environment, uv_program
 from agentforge.errors.environments import InterpreterMissing
 
-__all__ = ["Interpreter", "Interpreters"]
+__all__ = ["Interpreter", "Interpreters", "host_interpreter", "python_floor"]
+
+_MINORS = range(6, 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,7 @@ class Interpreter:
         """Values of the environment markers that decide which lines of a lock apply."""
         values = {key: str(value) for key, value in default_environment().items()}
         series = ".".join(map(str, Version(self.version).release[:2]))
-        values.update(
-            python_version=series, python_full_version=self.version, implementation_version=self.version
-        )
+        values.update(python_version=series, python_full_version=self.version, implementation_version=self.version)
         return values
 
 
@@ -64,7 +64,7 @@ class Interpreters:
         if not fitting:
             raise InterpreterMissing(
                 f"No Python on this machine is in the range `{python}`; found are {self._listed()}",
-                hint=f"Install one, for example with `uv python install '{python}'` or the system's package manager.",
+                hint=f"Install one, for example with `uv python install {python_floor(python)}`.",
             )
         return max(fitting, key=lambda i: Version(i.version))
 
@@ -83,7 +83,7 @@ class Interpreters:
         return self._installed
 
     def _list(self) -> list[Interpreter]:
-        command = [uv_program(), "python", "list", "--only-installed", "--output-format", "json"]
+        command = [str(uv_program()), "python", "list", "--only-installed", "--output-format", "json"]
         done = subprocess.run(command, env=uv_environment(self._environ), cwd="/", capture_output=True, check=False)
         if done.returncode != 0:
             return [host_interpreter()]
@@ -103,3 +103,10 @@ def host_interpreter() -> Interpreter:
     """Return the Python that runs the host: the system's, not the virtualenv around it."""
     base = getattr(sys, "_base_executable", None) or sys.executable
     return Interpreter(Path(base), platform.python_version())
+
+
+def python_floor(python: str) -> str:
+    """Return the oldest Python series in a range: `>=3.10,<3.14` gives 3.10."""
+    specifiers = SpecifierSet(python)
+    series = (f"3.{minor}" for minor in _MINORS)
+    return next((s for s in series if specifiers.contains(s) or specifiers.contains(f"{s}.99")), "3.8")

@@ -11,7 +11,10 @@ from packaging.utils import canonicalize_name
 
 __all__ = ["Lock", "LockedPackage"]
 
-_PIN = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]*))?")
+_PIN = re.compile(
+    r"^(?P<name>[A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==(?P<version>[^\s;]+)"
+    r"(?:\s*;\s*(?P<marker>.*?))?(?P<hashes>(?:\s+--hash=\S+)*)\s*$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class LockedPackage:
     """Normalised: `pydantic-core`."""
     version: str
     marker: str = ""
+    hashed: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,8 @@ class Lock:
     @cached_property
     def packages(self) -> tuple[LockedPackage, ...]:
         """All lines, those for other platforms and Pythons too."""
-        found = filter(None, map(_PIN.match, self.text.splitlines()))
-        return tuple(
-            LockedPackage(canonicalize_name(m["name"]), m["version"], (m["marker"] or "").strip()) for m in found
-        )
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return tuple(_package(found) for line in lines if (found := _PIN.match(line)))
 
     def packages_for(self, markers: Mapping[str, str]) -> tuple[LockedPackage, ...]:
         """The packages that an interpreter with these marker values gets."""
@@ -55,3 +57,8 @@ class Lock:
         """Versions that the lock holds of a package: none, one, or one per Python where they fork."""
         wanted = canonicalize_name(name)
         return tuple(p.version for p in self.packages if p.name == wanted)
+
+
+def _package(found: re.Match[str]) -> LockedPackage:
+    name, marker = canonicalize_name(found["name"]), found["marker"] or ""
+    return LockedPackage(name, found["version"], marker.strip(), bool(found["hashes"]))

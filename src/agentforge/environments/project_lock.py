@@ -33,7 +33,7 @@ class LockEntry:
     release: str
     """Exact version; empty for tools."""
     python: str
-    """Range of Python versions that the lock serves."""
+    """Range of Python versions that the lock serves (`lock.python or release.python`); for tools the series."""
     lock: str
     """Digest of the lock."""
     requirements: tuple[str, ...] = ()

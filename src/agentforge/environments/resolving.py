@@ -9,23 +9,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from agentforge.environments.environment import BuildProgress, Progress
 from agentforge.environments.index import Index
-from agentforge.environments.lock import Lock
+from agentforge.environments.lock import Lock, LockedPackage
 from agentforge.environments.uv import Uv, failure
 from agentforge.errors.environments import LockInvalid, RequirementInvalid, ResolutionFailed
 from agentforge.frameworks import Release
 
-__all__ = ["Question", "as_of_release", "check_lock", "checked_requirements", "compile_lock", "python_floor"]
+__all__ = ["Question", "as_of_release", "check_lock", "checked_requirements", "compile_lock"]
 
 MARGIN = timedelta(days=7)
 """How long after a release its companions may have been uploaded to count as of its time."""
 
-_COMPILE = "pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header".split()
-_MINORS = range(6, 40)
+_COMPILE = ("pip", "compile", "--universal", "--generate-hashes")
+_LEAN = ("--no-emit-index-url", "--no-annotate", "--no-header")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,6 @@ class Question:
         as_of = self.as_of.isoformat() if self.as_of else None
         parts = [list(self.requirements), self.floor, as_of, self.constraints]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def python_floor(python: str) -> str:
-    """Return the oldest Python series in a range: `>=3.10,<3.14` gives 3.10."""
-    specifiers = SpecifierSet(python)
-    series = (f"3.{minor}" for minor in _MINORS)
-    return next((s for s in series if specifiers.contains(s) or specifiers.contains(f"{s}.99")), "3.8")
 
 
 def checked_requirements(lines: Sequence[str]) -> tuple[str, ...]:
@@ -81,7 +73,7 @@ async def compile_lock(uv: Uv, python: Path, question: Question, what: str, prog
         progress(BuildProgress(what, "resolving", 0, 0, f"resolving {what}"))
     with tempfile.TemporaryDirectory(prefix="agentforge-lock-") as folder:
         arguments = _arguments(Path(folder), question)
-        run = await uv.run(*_COMPILE, "--python", python, *arguments)
+        run = await uv.run(*_COMPILE, *_LEAN, "--python", python, *arguments)
     if run.code != 0:
         raise failure(run.stderr, f"Resolving {what}", otherwise=ResolutionFailed)
     lock = Lock(run.stdout, question.requirements)
@@ -97,10 +89,17 @@ def _arguments(folder: Path, question: Question) -> list[str | Path]:
         arguments += ["--exclude-newer", question.as_of.strftime("%Y-%m-%dT%H:%M:%SZ")]
     if question.constraints:
         constraints = folder / "constraints.txt"
-        pins = (f"{p.name}=={p.version}" + (f" ; {p.marker}" if p.marker else "") for p in Lock(question.constraints).packages)
+        pins = (
+            f"{p.name}=={p.version}" + (f" ; {p.marker}" if p.marker else "")
+            for p in Lock(question.constraints).packages
+        )
         constraints.write_text("\n".join(pins) + "\n", encoding="utf-8")
         arguments += ["--constraints", constraints]
     return arguments
+
+
+def _pin(package: LockedPackage) -> str:
+    return f"{package.name}=={package.version}" + (f" ; {package.marker}\n" if package.marker else "\n")
 
 
 def check_lock(lock: Lock, what: str, distribution: str = "", version: str = "") -> None:
@@ -110,9 +109,9 @@ def check_lock(lock: Lock, what: str, distribution: str = "", version: str = "")
     """
     if "://" in lock.text:
         raise LockInvalid(f"The lock of {what} holds an address")
-    pins, hashes = len(lock.packages), lock.text.count("==")
-    if pins and lock.text.count(" \\\n    --hash=") < pins:
-        raise LockInvalid(f"The lock of {what} has lines without hashes ({pins} pins, {hashes} lines)")
+    bare = next((p for p in lock.packages if not p.hashed), None)
+    if bare is not None:
+        raise LockInvalid(f"The lock of {what} has no hash for `{bare.name}`")
     if distribution:
         found = lock.versions_of(distribution)
         if not found or any(Version(v) != Version(version) for v in found):

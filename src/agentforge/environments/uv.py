@@ -26,14 +26,17 @@ __all__ = ["Uv", "UvRun", "explanation", "failure", "uv_environment", "uv_progra
 # What a person may have set to reach an index, to keep a cache, or to compile a source distribution.
 # Everything else (VIRTUAL_ENV, UV_PYTHON, UV_EXCLUDE_NEWER, PYTHONPATH, ...) would change what gets built.
 _PASSED = frozenset(
-    "HOME PATH USER LOGNAME LANG LC_ALL TMPDIR NETRC XDG_CACHE_HOME XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_DATA_HOME "
-    "SSL_CERT_FILE SSL_CERT_DIR SSL_CLIENT_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE "
-    "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy "
-    "UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_INDEX_STRATEGY UV_FIND_LINKS UV_NO_INDEX UV_OFFLINE "
-    "UV_KEYRING_PROVIDER UV_INSECURE_HOST UV_NATIVE_TLS UV_SYSTEM_CERTS UV_CONFIG_FILE UV_NO_CONFIG UV_CACHE_DIR "
-    "UV_HTTP_TIMEOUT UV_HTTP_CONNECT_TIMEOUT UV_HTTP_RETRIES UV_REQUEST_TIMEOUT UV_CONCURRENT_DOWNLOADS "
-    "UV_CONCURRENT_BUILDS UV_CONCURRENT_INSTALLS UV_LINK_MODE UV_PYTHON_INSTALL_DIR CC CXX CFLAGS CXXFLAGS "
-    "LDFLAGS CARGO_HOME RUSTUP_HOME".split()
+    """
+    HOME PATH USER LOGNAME LANG LC_ALL TMPDIR NETRC
+    XDG_CACHE_HOME XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_DATA_HOME
+    SSL_CERT_FILE SSL_CERT_DIR SSL_CLIENT_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
+    UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_INDEX_STRATEGY UV_FIND_LINKS UV_NO_INDEX
+    UV_OFFLINE UV_KEYRING_PROVIDER UV_INSECURE_HOST UV_NATIVE_TLS UV_SYSTEM_CERTS UV_CONFIG_FILE UV_NO_CONFIG
+    UV_CACHE_DIR UV_HTTP_TIMEOUT UV_HTTP_CONNECT_TIMEOUT UV_HTTP_RETRIES UV_REQUEST_TIMEOUT
+    UV_CONCURRENT_DOWNLOADS UV_CONCURRENT_BUILDS UV_CONCURRENT_INSTALLS UV_LINK_MODE UV_PYTHON_INSTALL_DIR
+    CC CXX CFLAGS CXXFLAGS LDFLAGS CARGO_HOME RUSTUP_HOME
+    """.split()  # noqa: SIM905  a list of names, not of quotes
 )
 _CREDENTIALS = re.compile(r"UV_INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)")
 _TALK = re.compile(r"^\s*(DEBUG|TRACE|INFO|WARN)\b|^warning:|^Using Python |^Resolved \d|^\s*Download(ing|ed) ")
@@ -145,7 +148,7 @@ def explanation(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if line.strip() and not _TALK.search(line)]
     if len(lines) > _EXPLANATION_LINES:
         lines = [*lines[: _EXPLANATION_LINES - 1], "..."]
-    return "\n".join(lines)
+    return "\n".join(lines).removeprefix("error: ")
 
 
 def failure(stderr: str, what: str, otherwise: type[AgentForgeError] = InstallFailed) -> AgentForgeError:

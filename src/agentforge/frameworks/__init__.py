@@ -10,7 +10,7 @@ from agentforge.frameworks.manifest import (
     ReleaseRange,
     TestedRelease,
 )
-from agentforge.frameworks.release import Reference, Release
+from agentforge.frameworks.release import Reference, Release, is_release
 
 __all__ = [
     "MANIFEST_FILE",
@@ -23,5 +23,6 @@ __all__ = [
     "Release",
     "ReleaseRange",
     "TestedRelease",
+    "is_release",
     "load_manifest",
 ]

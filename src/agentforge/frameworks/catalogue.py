@@ -35,14 +35,21 @@ class Catalogue:
         self._has_interpreter = has_interpreter
 
     @classmethod
-    def discover(cls, extra: Sequence[Path] = (), has_interpreter: InterpreterTest = _host_is) -> "Catalogue":
+    def discover(
+        cls,
+        extra: Sequence[Path] = (),
+        has_interpreter: InterpreterTest = _host_is,
+        *,
+        check_files: bool = True,
+    ) -> "Catalogue":
         """Read the shipped manifests and those in `extra` (manifest folders, or folders of them).
 
         `has_interpreter` decides between releases that are interpreter series (the `python` framework); without
-        it only the host's own Python counts. Raises ManifestInvalid, FrameworkTwice.
+        it only the host's own Python counts. `check_files=False` is for the program that writes the locks.
+        Raises ManifestInvalid, FrameworkTwice.
         """
         folders = (folder for place in (*_shipped_places(), *extra) for folder in _manifest_folders(place))
-        return cls(map(load_manifest, folders), has_interpreter)
+        return cls((load_manifest(folder, check_files=check_files) for folder in folders), has_interpreter)
 
     def names(self) -> tuple[str, ...]:
         """Names of all frameworks, sorted."""
@@ -133,9 +140,7 @@ def _tested(manifest: Manifest) -> list[tuple[ReleaseRange, TestedRelease]]:
     return sorted(pairs, key=lambda pair: Version(pair[1].version), reverse=True)
 
 
-def _release(
-    manifest: Manifest, releases: ReleaseRange, tested: TestedRelease | None, version: str = ""
-) -> Release:
+def _release(manifest: Manifest, releases: ReleaseRange, tested: TestedRelease | None, version: str = "") -> Release:
     version = tested.version if tested else version
     module, _, attribute = releases.adapter.partition(":")
     distribution = manifest.distribution if releases.distribution is None else releases.distribution

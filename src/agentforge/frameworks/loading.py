@@ -11,8 +11,8 @@ from agentforge.frameworks.manifest import MANIFEST_FILE, Manifest
 __all__ = ["load_manifest"]
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """Read the manifest in a folder and check that the files it names are there. Raises ManifestInvalid."""
+def load_manifest(folder: Path, *, check_files: bool = True) -> Manifest:
+    """Read the manifest in a folder and check that the locks it names are there. Raises ManifestInvalid."""
     file = folder / MANIFEST_FILE
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -26,7 +26,8 @@ def load_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate({**table, "folder": folder.resolve()})
     except ValidationError as error:
         raise _first_of(file, error) from None
-    _check_files(file, manifest)
+    if check_files:
+        _check_locks(file, manifest)
     return manifest
 
 
@@ -40,7 +41,7 @@ def _first_of(file: Path, error: ValidationError) -> ManifestInvalid:
     return _invalid(file, key, reason[0].lower() + reason[1:])
 
 
-def _check_files(file: Path, manifest: Manifest) -> None:
+def _check_locks(file: Path, manifest: Manifest) -> None:
     for number, releases in enumerate(manifest.releases):
         for tested in releases.tested:
             if tested.lock and not (manifest.folder / tested.lock).is_file():
@@ -52,7 +53,7 @@ def _invalid(file: Path, key: str, reason: str) -> ManifestInvalid:
     place = f"`{file}`" + (f", key `{key}`" if key else "")
     return ManifestInvalid(
         f"The manifest {place} can't be used: {reason}",
-        hint="Correct the file; docs/reference/manifest describes every key.",
+        hint="Correct the file; the shipped frameworks show every key.",
         file=str(file),
         key=key,
         reason=reason,

@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 from agentforge.errors.frameworks import ReferenceInvalid
 from agentforge.frameworks.manifest import Capability, Manifest
 
-__all__ = ["Reference", "Release"]
+__all__ = ["Reference", "Release", "is_release"]
 
 _REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*?)(?:@(?P<series>[^@=]+)|==(?P<version>[^@=]+))?")
 _SERIES = re.compile(r"\d+(\.\d+)*")
@@ -58,6 +58,18 @@ def in_series(version: str, series: str) -> bool:
     return had[: len(wanted)] == wanted
 
 
+def is_release(found: str, wanted: str, distribution: str) -> bool:
+    """Whether a version found in an environment is the release that was wanted.
+
+    A release without a distribution is an interpreter series: 3.11.7 is release 3.11. Spelling does not count:
+    1.4 is 1.4.0. A found version that is none is not the release.
+    """
+    try:
+        return Version(found) == Version(wanted) if distribution else in_series(found, wanted)
+    except InvalidVersion:
+        return False
+
+
 def _canonical(version: str, text: str) -> str:
     try:
         Version(version)
@@ -97,10 +109,5 @@ class Release:
         return self.as_of is not None
 
     def is_version(self, found: str) -> bool:
-        """Whether a version found in an environment is this release.
-
-        A release without a distribution is an interpreter series: 3.11.7 is release 3.11.
-        """
-        if not self.distribution:
-            return in_series(found, self.version)
-        return Version(found) == Version(self.version)
+        """Whether a version found in an environment is this release (see `is_release`)."""
+        return is_release(found, self.version, self.distribution)

@@ -1,4 +1,4 @@
-"""One model call from its request to its end: what is forwarded, held back, recorded and reported, and in what order."""
+"""One model call from its request to its end: what is forwarded, held, recorded and reported, in which order."""
 
 import asyncio
 import logging
@@ -156,9 +156,9 @@ class Exchange:
         """Answer with what the observer had: a stream if the request streams."""
         headers = dict(known.headers)
         if not self._call.stream or "chat" not in self._call.path:
-            headers["Content-Type"] = _JSON_TYPE
+            headers["content-type"] = _JSON_TYPE
             return web.Response(body=known.body, headers=headers)
-        headers["Content-Type"] = f"{_STREAM_TYPE}; charset=utf-8"
+        headers["content-type"] = f"{_STREAM_TYPE}; charset=utf-8"
         out = self._out = web.StreamResponse(headers=headers)
         await out.prepare(self._request)
         await out.write(known.stream if known.stream is not None else self._restreamed(known))

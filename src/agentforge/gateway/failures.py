@@ -1,4 +1,4 @@
-"""Every way in which a call fails: as data for the observer, as an answer for the framework, as an error for the run."""
+"""Every way a call fails: data for the observer, an answer for the framework, an error for the run."""
 
 import email.utils
 import time
@@ -150,11 +150,10 @@ def _message_in(body: bytes) -> str:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that the upstream asks to wait (RFC 9110 10.2.3: seconds or a date)."""
-    lowered = {name.lower(): value for name, value in headers.items()}
     try:
-        if milliseconds := lowered.get("retry-after-ms"):
+        if milliseconds := headers.get("retry-after-ms"):
             return float(milliseconds) / 1000
-        value = lowered.get("retry-after", "")
+        value = headers.get("retry-after", "")
         if not value or value.replace(".", "", 1).isdigit():
             return float(value) if value else None
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())

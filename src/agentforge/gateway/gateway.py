@@ -38,8 +38,8 @@ class Gateway:
         max_request_bytes: int = 64 * 2**20,
         max_answer_bytes: int = 64 * 2**20,
         clock: Callable[[], float] = time.monotonic,
-        new_id: Callable[[], str] = partial(secrets.token_hex, 12),
-        new_token: Callable[[], str] = partial(secrets.token_urlsafe, 24),
+        new_id: Callable[[], str] = secrets.token_hex,
+        new_token: Callable[[], str] = secrets.token_urlsafe,
     ) -> None:
         self._observer = observer
         self._pool = UpstreamPool(embedded)

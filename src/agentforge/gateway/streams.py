@@ -74,20 +74,22 @@ class StreamReader:
         return ModelResponse(encode(data), bytes(self._raw), headers, usage_in(data), duration_ms)
 
     def _take(self, event: SseEvent, live: bytearray) -> None:
-        key = self._upstream.api_key
-        raw = event.raw if key is None else key.redact_bytes(event.raw)
+        raw, data = event.raw, event.data
+        if (key := self._upstream.api_key) is not None:
+            raw = key.redact_bytes(raw)
+            data = None if data is None else key.redact_bytes(data)
         self._raw += raw
-        if event.data is None:
+        if data is None:
             live += raw  # a comment: keeps the connection alive, is nothing to act on
             return
-        if event.data.strip() == _DONE:
+        if data.strip() == _DONE:
             self._end(raw)
             return
-        chunk = self._chunk(event.data)
+        chunk = self._chunk(data)
         if chunk is None:
             return
         if chunk.get("error"):
-            self.failure = rejected(self._upstream, 200, {}, event.data)
+            self.failure = rejected(self._upstream, 200, {}, data)
             live += raw
             return
         self._add(chunk)

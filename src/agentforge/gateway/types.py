@@ -53,7 +53,7 @@ SHORTEST_REDACTED = 8
 
 
 class Secret:
-    """A key. It shows itself only through `reveal`; text forms, pickling and comparison with text don't give it away."""
+    """A key that shows itself only through `reveal`: its text forms hide it and it can't be pickled."""
 
     __slots__ = ("_value",)
 
@@ -184,7 +184,7 @@ class ModelResponse:
     stream: bytes | None = None
     """The raw server-sent events, if the answer came as a stream."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """The upstream's headers that go to the framework's client (content type, request id, rate limits, ...)."""
+    """The upstream's headers that go to the framework's client (request id, rate limits, ...), names in lower case."""
     usage: Usage | None = None
     """None if the upstream sent none: a stream has it only where the client asked (`include_usage`)."""
     duration_ms: float = 0.0

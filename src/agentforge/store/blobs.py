@@ -64,7 +64,7 @@ class FileBlobs:
     def _write(self, path: Path, data: bytes) -> None:
         staged = path.with_name(f".{path.name}.{os.getpid()}.{next(self._numbers)}")
         try:
-            with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(data)
                 if self._durable:
                     file.flush()

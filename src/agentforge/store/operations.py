@@ -79,7 +79,7 @@ def create_run(transaction: Transaction, project: ProjectId, epoch: int, row: Ro
     if row["submit_key"] is not None and (found := transaction.fetch(_SUBMITTED, row)):
         return RunId(found[0])
     if transaction.fetch(_AGENT_VERSION, {"id": row["agent_version"]}) is None:
-        raise AgentVersionNotFound(f"There is no agent version `{row['agent_version']}`.")
+        raise AgentVersionNotFound(f"There is no agent version `{row['agent_version']!s}`.")
     transaction.insert_now(runs, [row])
     transaction.insert_now(run_labels, labels)
     return RunId(str(row["run_id"]))

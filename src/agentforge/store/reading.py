@@ -52,7 +52,7 @@ __all__ = [
 def get_lease(connection: Connection, project: ProjectId) -> Lease | None:
     """Return the project's lease."""
     found = connection.execute(select(projects).where(projects.c.project == project)).first()
-    return found and Lease(found.project, found.epoch, found.holder)
+    return None if found is None else Lease(found.project, found.epoch, found.holder)
 
 
 def list_projects(connection: Connection) -> list[Project]:

@@ -135,6 +135,11 @@ def _get_bytes(data: bytes, blob: BlobId | None, read_blob: ReadBlob) -> bytes:
     return data if blob is None else read_blob(blob)
 
 
+def _values(found: Found) -> dict[str, Json]:
+    # SQLAlchemy names columns with a subclass of str, which msgspec takes for no str.
+    return dict(zip(map(str, found._fields), found, strict=True))
+
+
 # Runs
 
 _T = TypeVar("_T")
@@ -182,7 +187,7 @@ def label_rows(run_id: RunId, labels: Mapping[str, str]) -> list[Row]:
 
 def run_of(found: Found, read_blob: ReadBlob) -> Run:
     """Return the run of a row of `runs`."""
-    values = dict(found._mapping)
+    values = _values(found)
     for column in _RUN_JSON:
         values[column] = decode(values[column])
     for column in _RUN_PAYLOADS:
@@ -204,7 +209,7 @@ def attempt_changes(status: AttemptStatus, finished_at: float, error: JsonObject
 
 def attempt_of(found: Found) -> Attempt:
     """Return the attempt of a row."""
-    return msgspec.convert({**found._mapping, "error": decode(found.error)}, Attempt)
+    return msgspec.convert({**_values(found), "error": decode(found.error)}, Attempt)
 
 
 def agent_version_row(version: AgentVersion) -> Row:
@@ -216,7 +221,7 @@ def agent_version_row(version: AgentVersion) -> Row:
 
 def agent_version_of(found: Found) -> AgentVersion:
     """Return the agent version of a row."""
-    values = {**found._mapping, "spec": decode(found.spec), "files": decode(found.files)}
+    values = {**_values(found), "spec": decode(found.spec), "files": decode(found.files)}
     return msgspec.convert(values, AgentVersion)
 
 
@@ -256,7 +261,7 @@ def effect_row(effect: Effect, spills: Spills) -> Row:
 
 def effect_of(found: Found, read_blob: ReadBlob) -> Effect:
     """Return the effect of a row."""
-    values = dict(found._mapping)
+    values = _values(found)
     values["usage"] = decode(values["usage"])
     for column in ("request", "response"):
         values[column] = _get_bytes(values[column], values[f"{column}_blob"], read_blob)

@@ -6,7 +6,7 @@ Everything that only SQLite understands is in this module.
 import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -76,7 +76,8 @@ class SqliteDatabase(Database):
 
     def writer_connection(self) -> DBAPIConnection:
         """Return a connection of its own for the writer."""
-        return self._connect()
+        # SQLAlchemy's protocol asks for a `__getattr__` that no driver's class declares.
+        return cast("DBAPIConnection", self._connect())
 
     def close(self) -> None:
         """Close the readers' connections; the last one to close folds the log into the file."""

@@ -116,7 +116,7 @@ class Transaction:
         """Insert rows that later operations of this transaction may read."""
         if rows:
             self.writes += 1
-            self._statements.insertion(table).execute(self._cursor, rows)
+            self._statements.insertion(table).execute_many(self._cursor, rows)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         """Insert rows at the end of the transaction."""
@@ -127,5 +127,5 @@ class Transaction:
     def flush(self) -> None:
         """Insert what is gathered."""
         for table, rows in self._rows.items():
-            self._statements.insertion(table).execute(self._cursor, rows)
+            self._statements.insertion(table).execute_many(self._cursor, rows)
         self._rows.clear()

@@ -1,12 +1,15 @@
 """Workers shared among runs: started when first needed, reused by runs of the same key, stopped when idle."""
 
 import asyncio
+import collections
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
+from agentforge.errors.workers import WorkerDied, WorkerStartFailed
 from agentforge.workers.process import Worker
 from agentforge.workers.spec import WorkerSpec
 
@@ -37,132 +40,164 @@ class _Seat:
 
 
 class _Group:
-    """The workers of one key and those who wait for one."""
+    """The workers of one key and those who wait for one, first come first served."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
         self.seats: list[_Seat] = []
-        self.starting = 0
-        self.waiters: list[asyncio.Future[None]] = []
-        self.failure: BaseException | None = None
+        self.starting = False
+        self.waiters: collections.deque[asyncio.Future[_Seat]] = collections.deque()
 
-    def free_seat(self) -> _Seat | None:
-        free = [s for s in self.seats if s.worker.alive and not s.retired and s.active < s.capacity]
-        return min(free, key=lambda seat: seat.active, default=None)
+    def usable(self) -> list[_Seat]:
+        return [seat for seat in self.seats if seat.worker.alive and not seat.retired]
 
-    def wake(self) -> None:
+    def hand_out(self) -> None:
+        """Give free seats to those who wait."""
+        while self.waiters:
+            if self.waiters[0].done():  # gave up waiting
+                self.waiters.popleft()
+                continue
+            free = [seat for seat in self.usable() if seat.active < seat.capacity]
+            if not free:
+                return
+            seat = min(free, key=lambda seat: seat.active)
+            seat.active += 1
+            self.waiters.popleft().set_result(seat)
+
+    def fail(self, error: Exception) -> None:
+        """Tell all who wait that there will be no worker."""
         for waiter in self.waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_exception(error)
         self.waiters.clear()
 
 
 class Pool:
-    """Leases workers to runs. `start` makes one; it is called for each key at most `workers_per_key` times at once."""
+    """Leases workers to runs. `start` makes one; for each key it is under way once at a time."""
 
     def __init__(self, start: Starter, limits: PoolLimits = PoolLimits()) -> None:
         self._start = start
         self._limits = limits
         self._groups: dict[str, _Group] = {}
         self._numbers = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Task[None]] = set()
+        self._stops: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.Task[None] | None = None
         self._closed = False
 
     @contextlib.asynccontextmanager
     async def lease(self, spec: WorkerSpec) -> AsyncIterator[Worker]:
-        """Give a worker for one run. Raises what starting one raises."""
-        seat = await self._take(spec)
-        seat.active += 1
+        """Give a worker for one run. Raises what starting one raises, WorkerStartFailed while the pool closes."""
+        if self._closed:
+            raise _closing()
+        if self._reaper is None:
+            self._reaper = asyncio.create_task(self._stop_idle())
+        group = self._groups.setdefault(spec.key, _Group(spec))
+        seat = await self._take(group)
         try:
             yield seat.worker
         finally:
-            seat.active -= 1
-            seat.idle_since = time.monotonic()
-            if seat.retired and seat.active == 0:
-                self._spawn(seat.worker.stop("retired"))
-            self._groups[spec.key].wake()
+            self._give_back(group, seat)
 
     def retire(self, worker: Worker) -> None:
         """Give a worker no further run and stop it when its last one ends."""
-        for group in self._groups.values():
+        for group in list(self._groups.values()):
             for seat in group.seats:
-                if seat.worker is worker:
-                    seat.retired = True
-                    if seat.active == 0:
-                        self._spawn(worker.stop("retired"))
+                if seat.worker is worker and not seat.retired:
+                    self._retire(seat, "retired")
+                    self._serve(group)
 
     def workers(self) -> list[tuple[Worker, int]]:
         """Return the live workers, each with the number of its runs."""
         return [(s.worker, s.active) for g in self._groups.values() for s in g.seats if not s.worker.ended.done()]
 
     async def close(self) -> None:
-        """Stop all workers."""
+        """Stop all workers; who still waits for one gets WorkerStartFailed."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
-        live = [seat.worker for group in self._groups.values() for seat in group.seats if not seat.worker.ended.done()]
-        await asyncio.gather(*(worker.stop("host stops") for worker in live))
+        for task in self._starts:
+            task.cancel()
+        await asyncio.gather(*self._starts, return_exceptions=True)
         for group in self._groups.values():
-            group.wake()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            group.fail(_closing())
+        live = [worker for worker, _ in self.workers()]
+        await asyncio.gather(*(worker.stop("host stops") for worker in live))
+        await asyncio.gather(*self._stops, return_exceptions=True)
 
     # ---- inside
 
-    async def _take(self, spec: WorkerSpec) -> _Seat:
-        if self._reaper is None:
-            self._reaper = asyncio.create_task(self._stop_idle())
-        group = self._groups.setdefault(spec.key, _Group())
-        while True:
-            if self._closed:
-                raise asyncio.CancelledError
-            seat = group.free_seat()
-            if seat is not None:
-                return seat
-            if len(group.seats) + group.starting < self._limits.workers_per_key and not group.starting:
-                self._spawn(self._add(spec, group))
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            group.waiters.append(waiter)
-            failures = group.failure
-            await waiter
-            if group.failure is not None and group.failure is not failures and not group.seats:
-                raise group.failure
-
-    async def _add(self, spec: WorkerSpec, group: _Group) -> None:
-        group.starting += 1
+    async def _take(self, group: _Group) -> _Seat:
+        waiter: asyncio.Future[_Seat] = asyncio.get_running_loop().create_future()
+        group.waiters.append(waiter)
+        self._serve(group)
         try:
-            worker = await self._start(f"w{next(self._numbers)}", spec)
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and waiter.exception() is None:  # it had been given a seat already
+                self._give_back(group, waiter.result())
+            raise
+
+    def _give_back(self, group: _Group, seat: _Seat) -> None:
+        seat.active -= 1
+        seat.idle_since = time.monotonic()
+        if seat.retired:
+            self._retire(seat, "retired")
+        self._serve(group)
+
+    def _serve(self, group: _Group) -> None:
+        group.hand_out()
+        room = len(group.usable()) < self._limits.workers_per_key
+        if group.waiters and room and not group.starting and not self._closed:
+            group.starting = True
+            _keep(self._starts, self._add(group))
+
+    async def _add(self, group: _Group) -> None:
+        try:
+            worker = await self._start(f"w{next(self._numbers)}", group.spec)
+            if not worker.alive:
+                raise WorkerDied(f"worker `{worker.id}` of `{group.spec.label}` ended right after its start")
         except Exception as error:
-            group.failure = error
-        else:
-            group.seats.append(_Seat(worker, self._capacity(worker)))
-            worker.ended.add_done_callback(lambda _: self._forget(group, worker))
+            if not group.usable():  # else they wait for a worker that is there; the next free seat tries a start again
+                group.fail(error)
+            return
         finally:
-            group.starting -= 1
-            group.wake()
+            group.starting = False
+        group.seats.append(_Seat(worker, self._capacity(worker)))
+        worker.ended.add_done_callback(lambda _: self._forget(group, worker))
+        self._serve(group)
 
     def _capacity(self, worker: Worker) -> int:
-        concurrent = bool(worker.hello.get("capabilities", {}).get("concurrent"))
-        if worker.spec.concurrency:
-            return worker.spec.concurrency
-        return self._limits.runs_per_worker if concurrent else 1
+        capability = "native_concurrent" if worker.spec.native else "concurrent"
+        concurrent = bool(worker.hello.get("capabilities", {}).get(capability))
+        return (worker.spec.concurrency or self._limits.runs_per_worker) if concurrent else 1
 
     def _forget(self, group: _Group, worker: Worker) -> None:
         group.seats = [seat for seat in group.seats if seat.worker is not worker]
-        group.wake()
+        self._serve(group)
+
+    def _retire(self, seat: _Seat, reason: str) -> None:
+        seat.retired = True
+        if not seat.active and not seat.worker.ended.done():
+            _keep(self._stops, seat.worker.stop(reason))
 
     async def _stop_idle(self) -> None:
         while True:
             await asyncio.sleep(min(self._limits.idle_s / 4, 15.0))
             limit = time.monotonic() - self._limits.idle_s
             for key, group in list(self._groups.items()):
-                for seat in group.seats:
-                    if not seat.active and seat.idle_since < limit and not seat.retired:
-                        seat.retired = True
-                        self._spawn(seat.worker.stop("idle"))
+                for seat in group.usable():
+                    if not seat.active and seat.idle_since < limit:
+                        self._retire(seat, "idle")
                 if not group.seats and not group.starting and not group.waiters:
                     del self._groups[key]
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+def _closing() -> WorkerStartFailed:
+    return WorkerStartFailed("the host is stopping", hint="Send the run again; the next command starts a new host.")

@@ -63,6 +63,7 @@ class Worker:
         self._peer: Peer | None = None
         self._last_seen = time.monotonic()
         self._reason = ""
+        self._last_words = ""
         self._watchers: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -152,6 +153,8 @@ class Worker:
         try:
             self.door = receive_preamble(connection)
         except (DoorError, OSError) as error:
+            if await self._gone_within(1.0):  # its end is what made the connection readable
+                raise WorkerStartFailed(f"worker `{self.spec.label}` ended at its start{self._said()}") from error
             raise HandshakeFailed(f"worker `{self.spec.label}` did not start as one: {error}{self._said()}") from error
         if (self.door is None) != (self.spec.kind == "tools"):
             raise HandshakeFailed(f"worker `{self.spec.label}` handed over the wrong kind of door")
@@ -160,6 +163,7 @@ class Worker:
         )
         peer = self._peer
         await loop.create_unix_connection(lambda: peer, sock=connection)
+        self._watchers.append(asyncio.create_task(self._follow(peer)))
         try:
             self.hello = await peer.call(Method.INITIALIZE, self._introduction())
         except RpcError as error:
@@ -177,7 +181,6 @@ class Worker:
         finally:
             loop.remove_reader(connection)
         if self.ended.done():
-            connection.close()
             raise WorkerStartFailed(f"worker `{self.spec.label}` ended at its start{self._said()}")
 
     def _introduction(self) -> Params:
@@ -231,8 +234,17 @@ class Worker:
             if silent_s > self._timeouts.silence_s:
                 await self.kill(f"silent for {silent_s:.0f} s")
 
+    async def _follow(self, peer: Peer) -> None:
+        """Give a process up whose connection has ended, in order or by a broken protocol."""
+        reason = await asyncio.shield(peer.closed)
+        if reason and not self._reason:
+            self._reason = reason
+        if not await self._gone_within(self._timeouts.terminate_s):
+            await self.kill(reason or "left its connection")
+
     async def _reap(self) -> None:
         status = await self._launched.process.wait()
+        self._last_words = self._read_log()
         self._signal(signal.SIGKILL)  # its children must not outlive it
         reason = self._reason or (self._peer.closed.result() if self._peer and self._peer.closed.done() else "")
         if self._peer is not None:
@@ -256,11 +268,14 @@ class Worker:
             os.killpg(self.pid, number)
 
     def _said(self) -> str:
+        text = self._last_words or self._read_log()
+        return f"; it said: {text}" if text else ""
+
+    def _read_log(self) -> str:
         try:
-            text = self._launched.log.read_text("utf-8", "replace").strip()[-2000:]
+            return self._launched.log.read_text("utf-8", "replace").strip()[-2000:]
         except OSError:
             return ""
-        return f"; it said: {text}" if text else ""
 
 
 def _loads(payload: bytes) -> Any:

@@ -35,6 +35,8 @@ class WorkerSpec:
     adapter: AdapterCode | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables besides the constructed ones: telemetry switches, the framework's settings."""
+    native: bool = False
+    """Whether it serves the user's own agent code, whose clients know one key a process."""
     concurrency: int = 0
     """Runs at once in one process; 0: as many as the pool allows."""
     label: str = ""
@@ -50,6 +52,7 @@ class WorkerSpec:
             self.agent_version,
             (str(self.adapter.folder), self.adapter.class_name, self.adapter.digest) if self.adapter else None,
             sorted(self.variables.items()),
+            self.native,
             self.concurrency,
         )
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:24]

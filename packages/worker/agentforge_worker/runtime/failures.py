@@ -5,15 +5,18 @@ import os
 import traceback
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-from agentforge_worker.adapter import Cancelled, ToolFailed
+from agentforge_worker.adapter import Cancelled, StepLimitReached, ToolFailed
+from agentforge_worker.runtime.chat import ModelFailed
 from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = ["native_traceback", "translate"]
 
 MAX_TRACEBACK = 32768
 """Characters of a native traceback that travel; the middle of longer ones is left out."""
-_CODES = {"framework": "AF420", "adapter": "AF421", "user": "AF422", "worker": "AF423"}
+_CODES = {"framework": "AF420", "adapter": "AF421", "user": "AF422", "worker": "AF423", "model": "AF424"}
+_STEP_LIMIT = "AF425"
 _HINTS = {
+    "model": "`agentforge runs events` shows the model calls and what the endpoint said.",
     "framework": "The framework raised this by itself; `agentforge runs show` prints its traceback.",
     "adapter": "This is a defect of the adapter; `agentforge runs show` prints the traceback to report.",
     "user": "Your own code raised this; `agentforge runs show` prints its traceback.",
@@ -33,6 +36,8 @@ def translate(error: BaseException, adapter_folder: str = "", source_root: str =
             return RpcError(ErrorCode.FAILED, cause.text, _info(cause.code, cause.text, "", "tool"))
     if isinstance(error, (asyncio.CancelledError, Cancelled)):
         return RpcError(ErrorCode.CANCELLED, "cancelled")
+    if isinstance(error, StepLimitReached):
+        return RpcError(ErrorCode.FAILED, str(error), _info(_STEP_LIMIT, str(error), "Raise `limits.steps`.", "user"))
     origin = _origin(error, adapter_folder, source_root)
     text = "`%s` raised `%s`: %s" % (origin, type(error).__name__, _text(error))
     details = {
@@ -59,6 +64,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _origin(error: BaseException, adapter_folder: str, source_root: str) -> str:
+    if isinstance(error, ModelFailed):
+        return "model"
     places: Tuple[Tuple[str, str], ...] = (
         ("adapter", adapter_folder),
         ("user", source_root),

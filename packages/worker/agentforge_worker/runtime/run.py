@@ -1,7 +1,8 @@
 """The RunContext that adapters get: effects through the host, events, cancellation."""
 
 import asyncio
-from typing import Any, Awaitable, Dict, Mapping, Optional, Sequence
+import concurrent.futures
+from typing import Any, Awaitable, Dict, Mapping, Optional, Sequence, Set
 
 from agentforge_worker.adapter import AgentSpec, Cancelled, Gateway, RunContext, Start, StepScope, ToolFailed
 from agentforge_worker.runtime.chat import ChatClient
@@ -33,6 +34,7 @@ class Run(RunContext):
         self._chat = chat
         self._cancelled = False
         self._steps = 0
+        self._waiting: Set["concurrent.futures.Future[Any]"] = set()
 
     def emit(self, kind: str, data: Mapping[str, Any]) -> None:
         """Send an event."""
@@ -76,8 +78,17 @@ class Run(RunContext):
             raise Cancelled("the run was cancelled")
 
     def wait(self, awaitable: "Awaitable[Any]") -> Any:
-        """Wait for an awaitable from a thread that is not the loop's."""
-        return asyncio.run_coroutine_threadsafe(_as_coroutine(awaitable), self._loop).result()
+        """Wait for an awaitable from a thread that is not the loop's. Raises Cancelled as soon as the run is."""
+        waiting = asyncio.run_coroutine_threadsafe(_as_coroutine(awaitable), self._loop)
+        self._waiting.add(waiting)
+        try:
+            self.check()
+            return waiting.result()
+        except concurrent.futures.CancelledError:
+            raise Cancelled("the run was cancelled") from None
+        finally:
+            self._waiting.discard(waiting)
+            waiting.cancel()  # no effect on one that is done
 
     @property
     def cancelled(self) -> bool:
@@ -85,8 +96,10 @@ class Run(RunContext):
         return self._cancelled
 
     def mark_cancelled(self) -> None:
-        """Make every later effect raise Cancelled."""
+        """Make every later effect raise Cancelled, and those that a thread waits for now."""
         self._cancelled = True
+        for waiting in list(self._waiting):
+            waiting.cancel()
 
     def _notify(self, method: str, params: Dict[str, Any]) -> None:
         try:

@@ -6,6 +6,7 @@ the descriptor, so model traffic crosses a network namespace without a forwarder
 """
 
 import array
+import os
 import socket
 from typing import Optional
 
@@ -45,7 +46,7 @@ def receive_preamble(connection: socket.socket) -> Optional[socket.socket]:
     """
     size = len(_MAGIC) + 1
     item = array.array("i").itemsize
-    data, ancillary, flags, _ = connection.recvmsg(size, socket.CMSG_SPACE(4 * item))
+    data, ancillary, flags, _ = connection.recvmsg(size, socket.CMSG_SPACE(4 * item), socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -87,8 +88,6 @@ def _check_listener(door: socket.socket) -> None:
 
 
 def _close(descriptor: int) -> None:
-    import os
-
     try:
         os.close(descriptor)
     except OSError:

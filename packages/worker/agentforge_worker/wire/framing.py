@@ -46,8 +46,8 @@ class FrameDecoder:
         self._max_frame = max_frame
         self._max_message = max_message
         self._buffer = bytearray()
-        self._parts: List[bytes] = []
-        self._parts_size = 0
+        # One buffer, not a list of parts: many tiny frames must not cost more than the message they make.
+        self._message = bytearray()
 
     def feed(self, data: bytes) -> List[bytes]:
         """Return the messages that `data` completes, in order.
@@ -67,12 +67,10 @@ class FrameDecoder:
             body = bytes(self._buffer[position + HEADER_SIZE : end])
             position = end
             if flags & _MORE:
-                self._parts.append(body)
-                self._parts_size += size
-            elif self._parts:
-                self._parts.append(body)
-                messages.append(b"".join(self._parts))
-                self._parts, self._parts_size = [], 0
+                self._message += body
+            elif self._message:
+                messages.append(bytes(self._message + body))
+                self._message = bytearray()
             else:
                 messages.append(body)
         if position:
@@ -84,7 +82,7 @@ class FrameDecoder:
             raise FrameError("unknown frame flags 0x%02x" % flags)
         if size > self._max_frame:
             raise FrameError("frame of %d bytes is over the limit of %d" % (size, self._max_frame))
-        if self._parts_size + size > self._max_message:
+        if len(self._message) + size > self._max_message:
             raise FrameError("message is over the limit of %d bytes" % self._max_message)
         if flags & _MORE and size == 0:
             raise FrameError("empty frame with more to follow")
@@ -92,4 +90,4 @@ class FrameDecoder:
     @property
     def pending(self) -> int:
         """Bytes held that do not yet make a message."""
-        return len(self._buffer) + self._parts_size
+        return len(self._buffer) + len(self._message)

@@ -6,6 +6,7 @@ each in a task of its own; notifications are delivered in order, as they arrive,
 """
 
 import asyncio
+import contextlib
 import json
 from typing import Any, Awaitable, Callable, Dict, Mapping, Optional, Set
 
@@ -18,6 +19,10 @@ Params = Dict[str, Any]
 Handler = Callable[[Params], Awaitable[Any]]
 Listener = Callable[[Params], None]
 _HIGH_WATER = 1 << 20
+_MAX_UNSENT = 256 << 20
+"""Bytes that may wait for a side that does not read; more, and it is given up."""
+_MAX_SERVING = 1 << 16
+"""Requests of the other side that may be under way at once."""
 
 
 class RpcError(Exception):
@@ -39,7 +44,9 @@ class PeerGone(Exception):
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    # NaN and infinities are no JSON: better an error here than a broken protocol at the other side.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8", "replace")
 
 
 class Peer(asyncio.Protocol):
@@ -80,7 +87,7 @@ class Peer(asyncio.Protocol):
         """Send a request and return its result.
 
         Raises RpcError when the other side answers with an error, PeerGone when it ends before it answers,
-        asyncio.TimeoutError after `timeout_s`.
+        asyncio.TimeoutError after `timeout_s`, ValueError, TypeError or FrameError for parameters that can't be sent.
         """
         self._next_id += 1
         call_id = self._next_id
@@ -88,11 +95,9 @@ class Peer(asyncio.Protocol):
         self._calls[call_id] = answer
         try:
             self._send({"jsonrpc": "2.0", "id": call_id, "method": method, "params": params})
-            if not self._writable.is_set():
-                await self._writable.wait()
             if timeout_s is None:
-                return await answer
-            return await asyncio.wait_for(answer, timeout_s)
+                return await self._answered(answer)
+            return await asyncio.wait_for(self._answered(answer), timeout_s)
         except (asyncio.CancelledError, asyncio.TimeoutError):
             if not self.closed.done():
                 self.notify(Method.REQUEST_CANCEL, {"id": call_id})
@@ -102,7 +107,7 @@ class Peer(asyncio.Protocol):
 
     def notify(self, method: str, params: Params) -> None:
         """Send a notification; nothing comes back. Silently dropped when the connection has ended."""
-        if not self.closed.done() and self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing() and not self.closed.done():
             self._send({"jsonrpc": "2.0", "method": method, "params": params})
 
     def close(self, reason: str = "") -> None:
@@ -155,15 +160,22 @@ class Peer(asyncio.Protocol):
 
     # ---- inside
 
+    async def _answered(self, answer: "asyncio.Future[Any]") -> Any:
+        if not self._writable.is_set():
+            await self._writable.wait()
+        return await answer
+
     def _send(self, message: Params) -> None:
         if self._transport is None or self.closed.done() or self._transport.is_closing():
             raise PeerGone(self._reason or "the connection ended")
         self._transport.write(encode_frames(self._dumps(message)))
+        if self._transport.get_write_buffer_size() > _MAX_UNSENT:
+            self.abort("the other side does not read")
 
     def _receive(self, payload: bytes) -> None:
         try:
             message = self._loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FrameError("a message is not JSON (%s)" % error) from None
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
             raise FrameError("a message is not JSON-RPC 2.0")
@@ -198,12 +210,20 @@ class Peer(asyncio.Protocol):
                 task.cancel()
             return
         listener = self._listeners.get(method) or self._listeners.get("")
-        if listener is not None:
+        if listener is None:
+            return
+        try:
             listener(params)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FrameError("malformed %s: %s: %s" % (method[:100], type(error).__name__, error)) from error
+        except Exception as error:  # a defect on this side is no reason to lose the other
+            self._loop.call_exception_handler({"message": "listener of %s failed" % method, "exception": error})
 
     def _serve(self, request_id: Any, method: str, params: Params) -> None:
         if not isinstance(request_id, (int, str)) or request_id in self._serving:
             raise FrameError("a request id that is no number or text, or is in use")
+        if len(self._serving) >= _MAX_SERVING:
+            raise FrameError("more than %d requests under way" % _MAX_SERVING)
         handler = self._handlers.get(method)
         if handler is None:
             self._reply_error(request_id, ErrorCode.METHOD_NOT_FOUND, "no such method: %s" % method)
@@ -211,13 +231,18 @@ class Peer(asyncio.Protocol):
         task = self._loop.create_task(self._run(request_id, handler, params))
         self._serving[request_id] = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # Not in `_run` itself: a task that is cancelled before its first step never enters it.
+        task.add_done_callback(lambda done: self._served(request_id, done))
+
+    def _served(self, request_id: Any, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._serving.pop(request_id, None)
+        if task.cancelled():
+            self._reply_error(request_id, ErrorCode.CANCELLED, "cancelled")
 
     async def _run(self, request_id: Any, handler: Handler, params: Params) -> None:
         try:
             result = await handler(params)
-        except asyncio.CancelledError:
-            self._reply_error(request_id, ErrorCode.CANCELLED, "cancelled")
         except RpcError as error:
             self._reply_error(request_id, error.code, error.message, error.data)
         except (KeyError, TypeError, ValueError) as error:
@@ -227,8 +252,6 @@ class Peer(asyncio.Protocol):
             self._reply_error(request_id, ErrorCode.INTERNAL, "%s: %s" % (type(error).__name__, error))
         else:
             self._reply(request_id, {"jsonrpc": "2.0", "id": request_id, "result": result})
-        finally:
-            self._serving.pop(request_id, None)
 
     def _reply_error(self, request_id: Any, code: int, text: str, data: Any = None) -> None:
         error: Params = {"code": code, "message": text}
@@ -241,7 +264,8 @@ class Peer(asyncio.Protocol):
             self._send(message)
         except PeerGone:
             pass
-        except (FrameError, TypeError, ValueError) as error:
-            text = "the answer can't be sent: %s" % error
+        except Exception as error:  # whatever the encoder raises: the other side waits for an answer
+            text = "the answer can't be sent: %s: %s" % (type(error).__name__, error)
             failure = {"code": ErrorCode.INTERNAL, "message": text}
-            self._send({"jsonrpc": "2.0", "id": request_id, "error": failure})
+            with contextlib.suppress(PeerGone):
+                self._send({"jsonrpc": "2.0", "id": request_id, "error": failure})

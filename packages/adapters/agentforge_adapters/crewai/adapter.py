@@ -1,0 +1,153 @@
+"""CrewAI 1.x: a portable agent becomes a crew of one agent with one task; many runs share one client."""
+
+import contextlib
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Type, Union
+
+from crewai import LLM, Agent, Crew, Task
+from crewai.hooks import register_after_tool_call_hook, register_before_llm_call_hook
+from crewai.llms.base_llm import call_stream_override
+from crewai.tools import BaseTool
+from crewai.utilities.pydantic_schema_utils import create_model_from_schema
+from pydantic import BaseModel
+
+from agentforge_worker.adapter import Adapter, AgentCard, AgentSpec, BuildContext, Result, RunContext, Source, Start
+
+from . import native
+from .events import Steps
+from .key import RunKey
+from .messages import add_history, from_native, history, to_native
+from .native import Native
+from .tools import make_tool, stop_on_failure
+
+__all__ = ["CrewAIAdapter"]
+
+_THREADS = 64
+"""CrewAI waits for the model in a thread of the loop's pool: as many runs can be at a model call at once."""
+_FIELDS = frozenset(
+    "temperature max_tokens max_completion_tokens top_p seed frequency_penalty presence_penalty "
+    "logprobs top_logprobs".split()
+)
+"""The settings that CrewAI's client takes by name; all others go into the request's body as they are."""
+_WRAPPED = "response"
+"""The only property of the object that carries an output which is none itself."""
+
+
+@dataclass(frozen=True)
+class Portable:
+    """What the runs of a portable agent share. Crew, agent and task hold the state of a run: each run has its own."""
+
+    spec: AgentSpec
+    llm: LLM
+    tools: List[BaseTool]
+    output: Optional[Type[BaseModel]]
+
+    def make_crew(self, text: str) -> Crew:
+        """Return the crew of one run."""
+        spec = self.spec
+        max_iter = spec.framework_settings.get("max_iter", spec.max_steps)
+        agent = Agent(
+            role=spec.role or spec.name,
+            goal=spec.goal or "Give a correct and complete answer.",
+            backstory="\n".join(part for part in (spec.backstory, spec.instructions) if part),
+            llm=self.llm,
+            tools=self.tools,
+            max_retry_limit=0,  # a retry would start the task again, and repeat the tool calls made so far
+            **({"max_iter": max_iter} if max_iter else {}),
+        )
+        task = Task(
+            description=text,
+            expected_output=spec.framework_settings.get("expected_output", "The answer."),
+            agent=agent,
+            output_pydantic=self.output,
+        )
+        return Crew(agents=[agent], tasks=[task])
+
+
+Opened = Union[Portable, Native, Callable[[], Native]]
+
+
+class CrewAIAdapter(Adapter[Opened]):
+    """Builds and runs crews."""
+
+    distribution = "crewai"
+
+    def __init__(self) -> None:
+        self._key = RunKey()
+        self._steps = Steps()
+        register_after_tool_call_hook(stop_on_failure)
+        register_before_llm_call_hook(add_history)
+
+    def build(self, spec: AgentSpec, ctx: BuildContext) -> Portable:
+        """Make the client and the tools."""
+        ctx.loop.set_default_executor(ThreadPoolExecutor(_THREADS, "crewai"))
+        rest = {name: value for name, value in spec.settings.items() if name not in _FIELDS}
+        llm = LLM(
+            model=spec.model,
+            custom_openai=True,  # CrewAI's own client of the OpenAI API; never the Responses API
+            base_url=ctx.gateway.base_url,
+            api_key="the run's",
+            interceptor=self._key,
+            additional_params={"extra_body": rest} if rest else {},
+            **{name: value for name, value in spec.settings.items() if name in _FIELDS},
+        )
+        output = None if spec.output is None else create_model_from_schema(_as_object(spec.output), model_name="Answer")
+        return Portable(spec, llm, [make_tool(tool, ctx) for tool in spec.tools], output)
+
+    def load(self, source: Source, ctx: BuildContext) -> Opened:
+        """Import a native crew, flow or agent. A function that makes one is called for each run, not here."""
+        return _imported(source)
+
+    def describe(self, agent: Opened) -> AgentCard:
+        """Name the agent, its tools and its model."""
+        if not isinstance(agent, Portable):
+            return native.describe(agent)
+        spec = agent.spec
+        return AgentCard(spec.name, spec.description, [tool.name for tool in agent.tools], [agent.llm.model])
+
+    async def run(self, agent: Opened, request: Start, ctx: RunContext) -> Result:
+        """Kick the crew off."""
+        with self._steps.of(ctx):
+            if isinstance(agent, Portable):
+                return await _run_portable(agent, request)
+            return await self._run_native(native.make(agent), request)
+
+    async def _run_native(self, agent: Native, request: Start) -> Result:
+        with contextlib.ExitStack() as streams:
+            for llm in native.llms_of(agent):
+                # Takes effect on clients not made yet: those of objects that were loaded before the first run.
+                llm.interceptor = self._key
+                if request.stream:
+                    streams.enter_context(call_stream_override(llm, True))
+            return Result(native.value_of(await native.kick_off(agent, request)))
+
+
+async def _run_portable(agent: Portable, request: Start) -> Result:
+    history.set(to_native(request.messages))
+    with call_stream_override(agent.llm, request.stream):
+        output = await agent.make_crew(request.text).akickoff()
+    # The instructions, the thread so far and the task are no news.
+    added = from_native(output.tasks_output[0].messages[len(request.messages) + 2 :])
+    if output.pydantic is None:
+        return Result(output.raw, added)
+    value = output.pydantic.model_dump(mode="json", exclude_unset=True)
+    return Result(value if _is_object(agent.spec.output) else value[_WRAPPED], added)
+
+
+def _as_object(schema: Dict[str, Any]) -> Dict[str, Any]:
+    if _is_object(schema):
+        return schema
+    return {"type": "object", "properties": {_WRAPPED: schema}, "required": [_WRAPPED]}
+
+
+def _is_object(schema: Optional[Dict[str, Any]]) -> bool:
+    return schema is not None and schema.get("type") == "object"
+
+
+def _imported(source: Source) -> Any:
+    found: Any = importlib.import_module(source.module)
+    for part in source.attribute.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,405 @@
+"""The conformance suite of adapters: what every framework must do alike, tried in its real environment.
+
+    class TestMyFramework(AdapterSuite):
+        reference = "my-framework"
+
+That is the whole test of an adapter whose folder the catalogue knows. For one that lies elsewhere, or an environment
+made by hand, override the fixtures `release` and `python`. One worker serves all tests of a class. Where a test can't
+hold, the manifest says so in its capabilities, and the test is skipped with the manifest's note.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import pytest_asyncio
+
+from agentforge.frameworks import Catalogue, Release
+from agentforge.workers import AdapterCode, TrialRun
+from agentforge_conformance.fidelity import compare, differing_paths, readable
+from agentforge_conformance.lab import (
+    ADD,
+    EXPLODE,
+    HANG,
+    SAMPLE_SETTINGS,
+    Lab,
+    built_python,
+    open_lab,
+    run_native,
+    sample_agent,
+)
+from agentforge_conformance.scripted_model import CalledTool, ScriptedModel, Step
+from agentforge_worker.wire import ErrorCode, RpcError
+
+__all__ = ["AdapterSuite"]
+
+Json = Any
+
+MANY = 20
+"""Runs at once; the suite is about right tokens and answers, benchmarks are about numbers."""
+
+_ON_THE_WIRE = {"max_tokens": ("max_tokens", "max_completion_tokens")}
+_OUTPUT = {
+    "type": "object",
+    "properties": {"total": {"type": "number"}, "currency": {"type": "string", "enum": ["EUR", "USD"]}},
+    "required": ["total", "currency"],
+    "additionalProperties": False,
+}
+
+
+class AdapterSuite:
+    """Inherit it, set `reference`."""
+
+    pytestmark = pytest.mark.asyncio(loop_scope="class")
+
+    reference: ClassVar[str] = ""
+    """The framework or release under test: `langchain`, `langchain==1.4.7`."""
+
+    unlike_native: ClassVar[frozenset[str]] = frozenset()
+    """Paths at which requests differ from the native program's (see `fidelity.differing_paths`). The adapter's
+    README must name and explain each; one that no longer differs fails the test."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def release(cls) -> Release:
+        """The release under test."""
+        return Catalogue.discover().resolve(cls.reference)
+
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    @classmethod
+    async def python(cls, release: Release) -> Path:
+        """The interpreter of its environment."""
+        return await built_python(release)
+
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    @classmethod
+    async def lab(cls, release: Release, python: Path) -> AsyncIterator[Lab]:
+        """The worker that serves all tests."""
+        async with _lab(release, python) as lab:
+            await lab.start()
+            yield lab
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def first(cls, lab: Lab) -> TrialRun:
+        """The first run of the worker: the sample agent, its settings set."""
+        return lab.first
+
+    @pytest.fixture
+    def needs(self, release: Release) -> Callable[[str], None]:
+        """Skip the test unless the manifest declares a capability as full."""
+
+        def require(name: str) -> None:
+            declared = {**release.framework.capabilities, **(release.capabilities or {})}
+            capability = declared.get(name)
+            if capability is None:
+                pytest.skip(f"{release.framework.name} declares no capability {name!r}")
+            elif capability.level != "full":
+                pytest.skip(f"{name} is {capability.level}: {capability.note}")
+
+        return require
+
+    # ---- what it is
+
+    async def test_the_installed_release_is_the_one_asked_for(self, lab: Lab, release: Release) -> None:
+        """Test it."""
+        assert release.is_version(lab.trial.worker.hello["probe"]["version"])
+
+    async def test_the_card_says_what_the_agent_is(self, lab: Lab) -> None:
+        """Test it."""
+        opened = await lab.trial.open({"agent_id": "card", "spec": sample_agent()})
+        card = opened["card"]
+        assert card["name"] == "expenses"
+        assert card["tools"] == ["add", "total_for"]
+        assert card["models"] == ["scripted"]
+
+    # ---- the tool loop
+
+    async def test_a_tool_gets_the_models_arguments_and_its_result_goes_back(self, lab: Lab) -> None:
+        """Test it."""
+        lab.model.script("one-call", _call("total_for", category="meals"), Step(text="It was {tool}."))
+        run = await lab.run(await lab.open(model="one-call"))
+        assert run.tool_calls == [("total_for", {"category": "meals"})]
+        assert _output(run) == "It was 96.0."
+
+    async def test_results_of_several_calls_go_back_to_their_calls(self, lab: Lab) -> None:
+        """Test it."""
+        both = Step(calls=[CalledTool("add", {"a": 1, "b": 2}), CalledTool("total_for", {"category": "hotel"})])
+        lab.model.script("two-calls", both, Step(text="done"))
+        run = await lab.run(await lab.open(model="two-calls"))
+        assert sorted(run.tool_calls) == [("add", {"a": 1, "b": 2}), ("total_for", {"category": "hotel"})]
+        messages = lab.requests(run)[1].json["messages"]
+        asked = {call["id"]: call["function"]["name"] for m in messages for call in m.get("tool_calls") or ()}
+        told = {asked[m["tool_call_id"]]: _text(m) for m in messages if m["role"] == "tool"}
+        assert told == {"add": "3", "total_for": "730.0"}
+
+    async def test_a_run_without_tools_answers_at_once(self, lab: Lab) -> None:
+        """Test it."""
+        run = await lab.run(await lab.open(tools=[], model="plain-answer"), "Hello there")
+        assert "Hello there" in _output(run)
+        assert len(lab.requests(run)) == 1
+        assert "tools" not in lab.requests(run)[0].json
+
+    async def test_the_messages_of_a_run_tell_what_it_did(self, first: TrialRun) -> None:
+        """Test it."""
+        assert first.result is not None
+        asked, told, answered = first.result["messages"]
+        (call,) = asked["tool_calls"]
+        assert (asked["role"], call["name"], call["arguments"]) == ("assistant", "add", {"a": 2, "b": 2})
+        assert (told["role"], told["tool_call_id"], told["content"]) == ("tool", call["id"], "4")
+        assert (answered["role"], answered["content"]) == ("assistant", "FINAL: tool said 4")
+
+    async def test_steps_end_where_the_agent_never_answers(self, lab: Lab) -> None:
+        """Test it."""
+        lab.model.script("endless", _call("add", a=1, b=1))
+        agent = await lab.open(model="endless", max_steps=3)
+        run = lab.trial.prepare()
+        try:
+            await lab.run(agent, run=run)
+        except RpcError as error:
+            assert error.code == ErrorCode.FAILED
+        assert 3 <= len(lab.requests(run)) <= 4
+
+    # ---- what reaches the model
+
+    async def test_instructions_and_question_reach_the_model_as_they_are(self, lab: Lab) -> None:
+        """Test it."""
+        strange = 'Ünïcödé, {braces} {{twice}}, "quotes", %s, $x, <b>tags</b>, a \\ and 日本語'
+        run = await lab.run(await lab.open(instructions="Mind this: " + strange, tools=[]), "Asked: " + strange)
+        texts = [_text(m) for m in lab.requests(run)[0].json["messages"]]
+        assert any("Mind this: " + strange in text for text in texts)
+        assert any("Asked: " + strange in text for text in texts)
+
+    async def test_role_goal_and_backstory_reach_the_model(self, lab: Lab) -> None:
+        """Test it."""
+        told = {"role": "Senior accountant", "goal": "No cent is lost", "backstory": "Thirty years of ledgers."}
+        run = await lab.run(await lab.open(tools=[], **told))
+        body = lab.requests(run)[0].body.decode()
+        assert all(text in body for text in told.values())
+
+    @pytest.mark.parametrize("setting", sorted(SAMPLE_SETTINGS))
+    async def test_a_setting_reaches_the_wire_or_is_warned_of(self, lab: Lab, release: Release, setting: str) -> None:
+        """Test it."""
+        value = SAMPLE_SETTINGS[setting]
+        agent = await lab.open(settings={setting: value}, tools=[])
+        run = await lab.run(agent)
+        body = lab.requests(run)[0].json
+        sent = [body[name] for name in _ON_THE_WIRE.get(setting, (setting,)) if name in body]
+        if setting in release.framework.model_settings:
+            assert sent == [value]
+        else:
+            assert any(setting in warning for warning in [*lab.warnings[agent], *run.warnings])
+
+    async def test_several_runs_of_an_agent_make_the_same_requests(self, lab: Lab) -> None:
+        """Test it."""
+        agent = await lab.open(settings=SAMPLE_SETTINGS)
+        runs = [await lab.run(agent) for _ in range(2)]
+        differences = compare(*(lab.requests(run) for run in runs))
+        assert not differences, readable(differences)
+
+    async def test_a_fresh_worker_makes_the_same_requests_byte_for_byte(
+        self, lab: Lab, first: TrialRun, release: Release, python: Path
+    ) -> None:
+        """Replay matches by request: a run that is executed again must ask the same."""
+        async with _lab(release, python) as other:
+            again = await other.start()
+            assert [r.body for r in other.requests(again)] == [r.body for r in lab.requests(first)]
+
+    # ---- streams, threads, structured output
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_run_streams_its_model_requests_when_it_is_watched(
+        self, lab: Lab, needs: Callable[[str], None], stream: bool
+    ) -> None:
+        """Test it."""
+        needs("streaming")
+        run = await lab.run(await lab.open(), stream=stream)
+        assert [bool(r.json.get("stream")) for r in lab.requests(run)] == [stream, stream]
+        assert _output(run) == "FINAL: tool said 4"
+        assert run.tool_calls == [("add", {"a": 2, "b": 2})]
+
+    async def test_a_thread_goes_on(self, lab: Lab, needs: Callable[[str], None]) -> None:
+        """Test it."""
+        needs("threads")
+        call = {"id": "call-9", "name": "add", "arguments": {"a": 20, "b": 22}}
+        thread = [
+            _message("user", "What is 20 + 22?"),
+            _message("assistant", "", tool_calls=[call]),
+            _message("tool", "42", tool_call_id="call-9"),
+            _message("assistant", "It is 42."),
+        ]
+        run = await lab.run(await lab.open(model="thread"), "And doubled?", messages=thread)
+        asked = [m for m in lab.requests(run)[0].json["messages"] if m["role"] not in ("system", "developer")]
+        assert [m["role"] for m in asked] == ["user", "assistant", "tool", "assistant", "user"]
+        assert [_text(asked[i]) for i in (0, 2, 3, 4)] == ["What is 20 + 22?", "42", "It is 42.", "And doubled?"]
+        (sent,) = asked[1]["tool_calls"]
+        assert (sent["id"], sent["function"]["name"]) == ("call-9", "add")
+        assert asked[2]["tool_call_id"] == "call-9"
+
+    async def test_an_earlier_conversation_is_known(self, lab: Lab) -> None:
+        """Test it."""
+        thread = [_message("user", "My name is Ada."), _message("assistant", "Hello Ada!")]
+        run = await lab.run(await lab.open(tools=[]), "Who am I?", messages=thread)
+        body = lab.requests(run)[0].body.decode()
+        assert all(text in body for text in ("My name is Ada.", "Hello Ada!", "Who am I?"))
+
+    @pytest.mark.parametrize("tools", [[], [ADD]], ids=["alone", "after a tool"])
+    async def test_structured_output_is_the_output(
+        self, lab: Lab, needs: Callable[[str], None], tools: list[Json]
+    ) -> None:
+        """Test it."""
+        needs("structured-output")
+        run = await lab.run(await lab.open(output=_OUTPUT, tools=tools))
+        assert _output(run) == {"total": 2.0, "currency": "EUR"}
+        assert [name for name, _ in run.tool_calls] == [tool["name"] for tool in tools]
+
+    # ---- many at once
+
+    async def test_many_runs_at_once_keep_their_tokens_and_answers(
+        self, lab: Lab, needs: Callable[[str], None]
+    ) -> None:
+        """Every request waits until all runs have asked: they are under way at once or not at all."""
+        needs("concurrency")
+        lab.model.script("together", Step(barrier=MANY, echo=True))
+        agent = await lab.open(model="together")
+        runs = await asyncio.gather(*(lab.run(agent, f"question {n:03}") for n in range(MANY)))
+        for number, run in enumerate(runs):
+            asked = lab.requests(run)
+            assert _output(run) == f"FINAL: tool said 4 | user said question {number:03}"
+            assert len(asked) == 2
+            assert all(f"question {number:03}" in request.body.decode() for request in asked)
+
+    # ---- ends before the end
+
+    @pytest.mark.parametrize("where", ["model", "stream", "tool"])
+    async def test_a_cancelled_run_ends_within_two_seconds(
+        self, lab: Lab, needs: Callable[[str], None], where: str
+    ) -> None:
+        """Test it."""
+        needs("cancel")
+        model = {"model": "slow-60", "stream": "silent-stream", "tool": "scripted"}[where]
+        agent = await lab.open(model=model, tools=[HANG] if where == "tool" else [])
+        run = lab.trial.prepare()
+        lab.hanging.clear()
+        before = len(lab.model.requests)
+        under_way = asyncio.create_task(lab.run(agent, run=run, stream=where == "stream"))
+        await (lab.hanging.wait() if where == "tool" else lab.model.wait_for_requests(before + 1))
+        lab.trial.cancel(run)
+        with pytest.raises(RpcError) as caught:
+            async with asyncio.timeout(2):
+                await under_way
+        assert caught.value.code == ErrorCode.CANCELLED
+        async with asyncio.timeout(2):
+            await lab.model.wait_until_idle()
+        assert _output(await lab.run(await lab.open())) == "FINAL: tool said 4"
+
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+    async def test_a_failed_tool_fails_the_run_with_its_own_code(
+        self, lab: Lab, needs: Callable[[str], None], stream: bool
+    ) -> None:
+        """Test it."""
+        needs("tools")
+        run = lab.trial.prepare()
+        error = await lab.fail(await lab.open(tools=[EXPLODE]), run=run, stream=stream)
+        assert (error.code, error.data["code"], error.data["origin"]) == (ErrorCode.FAILED, "AF603", "tool")
+        assert "the report is empty" in error.data["message"]
+        assert len(run.tool_calls) == 1
+
+    @pytest.mark.parametrize("model", ["fail-401", "fail-429", "fail-500", "cut-stream"])
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+    async def test_a_model_that_fails_ends_the_run_with_an_error(self, lab: Lab, model: str, stream: bool) -> None:
+        """Test it."""
+        error = await lab.fail(await lab.open(model=model), stream=stream)
+        assert error.code == ErrorCode.FAILED
+        assert error.data["code"].startswith("AF")
+        assert error.data["origin"] in ("framework", "model")
+        assert error.data["message"]
+
+    # ---- events, log, traces on the machine
+
+    async def test_steps_and_messages_are_told_in_order(self, lab: Lab, first: TrialRun) -> None:
+        """Test it."""
+        started: dict[int, str] = {}
+        finished: list[int] = []
+        for kind, data in first.events:
+            if kind == "step.started":
+                assert data["step"] not in started
+                started[data["step"]] = data["name"]
+            elif kind == "step.finished":
+                assert data["step"] in started
+                assert data["step"] not in finished
+                assert data["failed"] is False
+                finished.append(data["step"])
+            else:
+                assert kind in ("message.added", "handoff.made"), "the host alone emits other kinds"
+        assert sorted(started) == sorted(finished)
+        assert all(started.values())
+        assert len([name for name in started.values() if name == "model"]) == len(lab.requests(first))
+        assert "add" in started.values()
+
+    async def test_the_answer_is_added_as_a_message(self, first: TrialRun) -> None:
+        """Test it."""
+        added = [data for kind, data in first.events if kind == "message.added"]
+        assert added[-1]["role"] == "assistant"
+        assert added[-1]["content"] == "FINAL: tool said 4"
+
+    async def test_what_is_printed_belongs_to_the_run(self, first: TrialRun) -> None:
+        """The observer prints when the framework's client connects."""
+        assert any(line.startswith("connects to") for line in first.logs)
+
+    async def test_nothing_is_written_outside_home_and_workspace(self, lab: Lab, first: TrialRun) -> None:
+        """Test it."""
+        own = (str(lab.trial.worker.home.parent), str(first.workspace.parent), os.devnull, "/proc/self/")
+        assert [path for path in lab.observed("write") if not path.startswith(own)] == []
+
+    async def test_no_other_machine_is_spoken_to(self, lab: Lab, first: TrialRun) -> None:
+        """Test it."""
+        assert [place for place in lab.observed("connect") if "127.0.0.1" not in place] == []
+
+    # ---- the native program
+
+    @pytest.mark.parametrize("mode", ["plain", "stream"])
+    async def test_requests_are_those_of_the_native_program(
+        self, lab: Lab, release: Release, python: Path, mode: str
+    ) -> None:
+        """Test it."""
+        program = release.framework.folder / "samples" / "native.py"
+        if release.framework.distribution == "":
+            pytest.skip("plain Python has no client of its own to compare with")
+        async with ScriptedModel() as model:
+            await run_native(python, program, model, ["--mode", mode, "How much was it?"])
+            native = list(model.requests)
+        run = await lab.run(await lab.open(settings=SAMPLE_SETTINGS), stream=mode == "stream")
+        differences = compare(native, lab.requests(run))
+        assert differing_paths(differences) == self.unlike_native, readable(differences)
+        readme = (release.framework.folder / "README.md").read_text("utf-8")
+        assert [path for path in sorted(self.unlike_native) if path not in readme] == []
+
+
+def _lab(release: Release, python: Path) -> Any:
+    framework = release.framework
+    adapter = AdapterCode(framework.folder, release.adapter_module, release.adapter_class, framework.digest)
+    return open_lab(python, adapter, {**framework.telemetry, **framework.env})
+
+
+def _call(name: str, **arguments: Json) -> Step:
+    return Step(calls=[CalledTool(name, arguments)])
+
+
+def _message(role: str, content: str, **more: Json) -> dict[str, Json]:
+    return {"role": role, "content": content, **more}
+
+
+def _output(run: TrialRun) -> Json:
+    assert run.result is not None
+    return run.result["output"]
+
+
+def _text(message: dict[str, Json]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content)
+    return content or ""

@@ -1,0 +1,59 @@
+"""Errors as HTTP answers: RFC 9457 problem details with our codes."""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agentforge.errors import AgentForgeError, InternalError
+from agentforge.errors.host import RequestInvalid
+
+__all__ = ["install", "problem"]
+
+_log = logging.getLogger(__name__)
+
+
+def problem(error: AgentForgeError) -> dict[str, object]:
+    """Return an error as a problem document; `exit_code` is what a command should end with."""
+    info = error.info()
+    return {
+        "type": f"urn:agentforge:error:{info.code}",
+        "title": type(error).__name__,
+        "status": error.http_status,
+        "detail": info.message,
+        "exit_code": error.exit_code,
+        **info.to_dict(),
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Have the app answer every failure with a problem document."""
+
+    @app.exception_handler(AgentForgeError)
+    async def known(request: Request, error: AgentForgeError) -> JSONResponse:
+        return _answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        places = [{"at": list(each["loc"]), "problem": each["msg"]} for each in error.errors()]
+        first = places[0]
+        text = f"the request is wrong at `{'.'.join(map(str, first['at']))}`: {first['problem']}"
+        return _answer(RequestInvalid(text, problems=places))
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:
+        failure = RequestInvalid(f"{request.method} {request.url.path}: {error.detail}")
+        return JSONResponse(
+            {**problem(failure), "status": error.status_code}, error.status_code, media_type="application/problem+json"
+        )
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        _log.error("%s %s failed by a defect", request.method, request.url.path, exc_info=error)
+        return _answer(InternalError(f"`{type(error).__name__}`: {error}"))
+
+
+def _answer(error: AgentForgeError) -> JSONResponse:
+    return JSONResponse(problem(error), error.http_status, media_type="application/problem+json")

@@ -1,0 +1,132 @@
+"""Finding a project's host, and starting one where there is none."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from agentforge.api.place import HostPlace
+from agentforge.config import STATE_DIR
+from agentforge.errors import ErrorInfo
+from agentforge.errors.host import HostStartFailed, RemoteError
+
+__all__ = ["answers", "ensure_host"]
+
+_START_TIMEOUT_S = 60
+# What a host needs to reach package indexes and to find its folders; keys come with each run instead.
+_PASSED_PREFIXES = ("AGENTFORGE_", "UV_", "PIP_", "XDG_", "LC_", "SSL_CERT")
+_PASSED = frozenset(
+    """
+    HOME PATH USER LOGNAME LANG TMPDIR TZ NETRC LD_LIBRARY_PATH REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
+    CC CXX CFLAGS CXXFLAGS LDFLAGS PYENV_ROOT COVERAGE_PROCESS_START
+    """.split()  # noqa: SIM905  a list of names, not of quotes
+)
+
+
+def answers(place: HostPlace) -> bool:
+    """Whether something listens on the host's socket."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(str(place.socket))
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
+
+
+def ensure_host(place: HostPlace, environ: Mapping[str, str] = os.environ) -> bool:
+    """Start the project's host unless it runs; returns whether it was started.
+
+    Of several commands one starts it. Raises HostStartFailed, or what the host itself says is wrong.
+    """
+    if answers(place):
+        return False
+    _make_state_folder(place.root)
+    with _starting(place):
+        if answers(place):
+            return False
+        _start(place, environ)
+    return True
+
+
+def _start(place: HostPlace, environ: Mapping[str, str]) -> None:
+    reader, writer = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "agentforge.api.server",
+        "--project",
+        str(place.root),
+        "--ready-fd",
+        str(writer),
+    ]
+    try:
+        with place.log.open("ab") as log:
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_variables(environ),
+                cwd="/",
+                pass_fds=(writer,),
+                start_new_session=True,
+            )
+    except OSError as error:
+        os.close(reader)
+        raise HostStartFailed(f"`{sys.executable}` can't be started: {error.strerror}") from error
+    finally:
+        os.close(writer)
+    line = _first_line(reader)
+    if not line:
+        raise HostStartFailed(f"the host ended at its start; see `{place.log}`{_last_words(place.log)}")
+    message = json.loads(line)
+    if "ready" not in message:
+        raise RemoteError(ErrorInfo.from_dict(message), message.get("exit_code", 1))
+
+
+def _first_line(reader: int) -> bytes:
+    import select
+
+    with os.fdopen(reader, "rb") as pipe:
+        ready, _, _ = select.select([pipe], [], [], _START_TIMEOUT_S)
+        return pipe.readline() if ready else b""
+
+
+@contextlib.contextmanager
+def _starting(place: HostPlace) -> Iterator[None]:
+    with place.socket.with_suffix(".starting").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in environ.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
+
+
+def _make_state_folder(root: Path) -> None:
+    state = root / STATE_DIR
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        ignore = state / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+    except OSError as error:
+        raise HostStartFailed(
+            f"`{state}` can't be made: {error.strerror}", hint="Run the command in a folder that you can write."
+        ) from None
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = log.read_text("utf-8", "replace").strip().splitlines()[-5:]
+    except OSError:
+        return ""
+    return ":\n" + "\n".join(lines) if lines else ""

@@ -1,0 +1,86 @@
+"""The check of a freshly built environment: a real worker runs a real tool loop against the scripted model."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from agentforge.engine.adapters import AdapterStore
+from agentforge.environments import CheckReport, Environment
+from agentforge.errors import AgentForgeError
+from agentforge.frameworks import Release
+from agentforge.workers import Trial, WorkerSpec
+from agentforge_conformance.scripted_model import ScriptedModel
+from agentforge_worker.wire import RpcError
+
+__all__ = ["EnvironmentCheck"]
+
+_TOOL = {
+    "name": "add",
+    "description": "Add two numbers.",
+    "parameters": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    },
+}
+_AGENT = {
+    "agent_id": "check",
+    "spec": {"name": "check", "instructions": "You are a calculator.", "model": "fake", "tools": [_TOOL]},
+}
+
+
+class EnvironmentCheck:
+    """Implements the environments' `Check` for one release."""
+
+    def __init__(self, release: Release, adapters: AdapterStore) -> None:
+        self._release = release
+        self._adapters = adapters
+
+    async def __call__(self, candidate: Environment) -> CheckReport:
+        """Import the framework, ask its adapter for the version, let it call a tool and answer."""
+        started = time.monotonic()
+        try:
+            version = await self._loop(candidate)
+        except RpcError as error:
+            info = error.data if isinstance(error.data, dict) else {}
+            details = str((info.get("details") or {}).get("traceback", ""))
+            return CheckReport(error.message, details=details, duration_s=time.monotonic() - started)
+        except AgentForgeError as error:
+            details = str(error.details.get("traceback", ""))
+            return CheckReport(error.message, details=details, duration_s=time.monotonic() - started)
+        problem = None
+        if not self._release.is_version(version):
+            problem = f"the adapter found version `{version}` where `{self._release.version}` was installed"
+        return CheckReport(problem, version, duration_s=time.monotonic() - started)
+
+    async def _loop(self, candidate: Environment) -> str:
+        calls: list[dict[str, Any]] = []
+
+        async def add(arguments: dict[str, Any]) -> Any:
+            calls.append(arguments)
+            return int(arguments["a"]) + int(arguments["b"])
+
+        async with (
+            ScriptedModel() as model,
+            Trial(self._spec(candidate), model.base_url, {"add": add}) as trial,
+        ):
+            await trial.open(_AGENT)
+            run = await trial.run("check", "What is 2 + 2?")
+            output = str((run.result or {}).get("output"))
+            if not calls or str(int(calls[0]["a"]) + int(calls[0]["b"])) not in output:
+                raise RpcError(0, f"the tool loop went wrong: the agent answered `{output[:200]}`")
+            return str(trial.worker.hello["probe"]["version"])
+
+    def _spec(self, candidate: Environment) -> WorkerSpec:
+        manifest = self._release.framework
+        # Bytecode is written here and only here: what a run imports is compiled, and nothing else.
+        variables = {**manifest.telemetry, **manifest.env, "PYTHONDONTWRITEBYTECODE": ""}
+        return WorkerSpec(
+            kind="agent",
+            environment=candidate.id,
+            python=Path(candidate.python),
+            agent_version="check",
+            adapter=self._adapters.code(self._release),
+            variables=variables,
+            label=f"check of {self._release.reference}",
+        )

@@ -1,0 +1,111 @@
+"""A run's events: numbered here, committed in groups, then given to whoever watches.
+
+Order is the number's. Nobody sees an event before its commit, so a watcher that resumes after any number misses
+nothing and sees nothing twice, whatever crashed in between.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from agentforge.store import Effect, Event, JsonObject, RunChanges, RunId, Store
+
+__all__ = ["Feed"]
+
+_KEPT = 4096
+"""Events of a live run kept in memory for watchers; older ones are read from the store."""
+
+
+class Feed:
+    """The events of one live run. All methods on the engine's loop."""
+
+    def __init__(self, store: Store, run_id: RunId, epoch: int, clock: Callable[[], float]) -> None:
+        self.run_id = run_id
+        self.attempt = 0
+        self.finished = False
+        self._store = store
+        self._epoch = epoch
+        self._clock = clock
+        self._seq = 0
+        self._pending: list[Event] = []
+        self._committed: list[Event] = []
+        self._first_kept = 1
+        self._lock = asyncio.Lock()
+        self._flush_task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    def make(self, kind: str, data: JsonObject) -> Event:
+        """Number an event that the caller commits itself (with `commit_effect` or `finish`)."""
+        self._seq += 1
+        return Event(self.run_id, self._seq, self.attempt, kind, self._clock(), data)
+
+    def emit(self, kind: str, data: JsonObject) -> None:
+        """Number an event and commit it soon, together with those that follow at once."""
+        if self.finished:
+            return
+        self._pending.append(self.make(kind, data))
+        if self._flush_task is None or self._flush_task.done():
+            self._flush_task = asyncio.create_task(self.flush())
+
+    async def flush(self) -> None:
+        """Commit what is pending. Raises what the store raises."""
+        while self._pending:
+            async with self._lock:
+                batch, self._pending = self._pending, []
+                if batch:
+                    await self._store.append_events(self.run_id, self._epoch, batch)
+                    self._publish(batch)
+
+    async def commit_effect(self, effect: Effect, kind: str, data: JsonObject) -> None:
+        """Commit an effect with the event that tells of it, after everything that is pending."""
+        async with self._lock:
+            batch, self._pending = [*self._pending, self.make(kind, data)], []
+            await self._store.append_effect(effect, self._epoch, batch)
+            self._publish(batch)
+
+    async def finish(
+        self, changes: RunChanges, kind: str, data: JsonObject, messages: Sequence[JsonObject] = ()
+    ) -> None:
+        """Commit the end of the run with its last event; later events are dropped."""
+        async with self._lock:
+            self.finished = True
+            batch, self._pending = [*self._pending, self.make(kind, data)], []
+            await self._store.finish_run(self.run_id, self._epoch, changes, batch, messages)
+            self._publish(batch)
+
+    def close(self) -> None:
+        """Let watchers go: no further event will come."""
+        self.finished = True
+        self._changed.set()
+
+    async def watch(self, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events above `after`, those to come too, until the run's last one."""
+        while True:
+            changed = self._changed
+            async for event in self._available(after):
+                after = event.seq
+                yield event
+            if self.finished and (not self._committed or after >= self._committed[-1].seq):
+                return
+            if changed is self._changed:
+                await changed.wait()
+
+    async def _available(self, after: int) -> AsyncIterator[Event]:
+        while after + 1 < self._first_kept:
+            page = await self._store.list_events(self.run_id, after)
+            if not page:
+                break
+            for event in page:
+                after = event.seq
+                yield event
+        start = max(0, after + 1 - self._first_kept)
+        for event in self._committed[start:]:
+            yield event
+
+    def _publish(self, batch: Sequence[Event]) -> None:
+        self._committed.extend(batch)
+        excess = len(self._committed) - _KEPT
+        if excess > 0:
+            del self._committed[:excess]
+            self._first_kept += excess
+        self._changed.set()
+        self._changed = asyncio.Event()

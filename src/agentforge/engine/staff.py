@@ -1,0 +1,114 @@
+"""The workers of a host, wired to the gateway and to the environments they run in."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from agentforge.environments import Environment, Environments
+from agentforge.frameworks import Release
+from agentforge.gateway import Gateway
+from agentforge.tools import ToolWorker
+from agentforge.workers import (
+    AdapterCode,
+    Handlers,
+    Pool,
+    PoolLimits,
+    Worker,
+    WorkerSpec,
+    WorkerTimeouts,
+    worker_zip,
+)
+
+__all__ = ["Staff", "ToolStaff"]
+
+
+class Staff:
+    """Starts workers for the pool, opens their doors, keeps their environments from being removed."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        environments: Environments,
+        handlers: Handlers,
+        *,
+        folder: Path,
+        limits: PoolLimits,
+        timeouts: WorkerTimeouts,
+    ) -> None:
+        self._gateway = gateway
+        self._environments = environments
+        self._handlers = handlers
+        self._folder = folder
+        self._timeouts = timeouts
+        self._pyz = worker_zip(folder)
+        self.pool = Pool(self._start, limits)
+
+    def agent_spec(
+        self, environment: Environment, release: Release, adapter: AdapterCode, agent_version: str, native: bool
+    ) -> WorkerSpec:
+        """Return what a worker for this agent version is made of."""
+        manifest = release.framework
+        return WorkerSpec(
+            kind="agent",
+            environment=environment.id,
+            python=environment.python,
+            agent_version=agent_version,
+            adapter=adapter,
+            variables={**manifest.telemetry, **manifest.env},
+            native=native,
+            concurrency=manifest.concurrency,
+            label=release.reference,
+        )
+
+    def tool_spec(self, environment: Environment, agent_version: str) -> WorkerSpec:
+        """Return what a tool worker for this agent version is made of."""
+        return WorkerSpec(
+            kind="tools",
+            environment=environment.id,
+            python=environment.python,
+            agent_version=agent_version,
+            label="tools",
+        )
+
+    async def close(self) -> None:
+        """Stop all workers."""
+        await self.pool.close()
+
+    async def _start(self, worker_id: str, spec: WorkerSpec) -> Worker:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._environments.hold(spec.environment))
+            worker = await Worker.start(
+                worker_id,
+                spec,
+                pyz=self._pyz,
+                folder=self._folder / worker_id,
+                handlers=self._handlers,
+                timeouts=self._timeouts,
+            )
+            held = stack.pop_all()
+        worker.ended.add_done_callback(lambda _: held.close())
+        door_socket, worker.door = worker.door, None
+        if door_socket is not None:
+            door = await self._gateway.open_door(door_socket, worker_id)
+            worker.ended.add_done_callback(lambda _: asyncio.ensure_future(door.close()))
+        return worker
+
+
+class ToolStaff:
+    """Implements the tools layer's `ToolWorkers` for one agent version."""
+
+    def __init__(self, pool: Pool, spec: WorkerSpec) -> None:
+        self._pool = pool
+        self._spec = spec
+
+    @contextlib.asynccontextmanager
+    async def lease(self) -> AsyncIterator[ToolWorker]:
+        """Give a worker of the tool environment for one call."""
+        async with self._pool.lease(self._spec) as worker:
+            yield worker
+
+    def retire(self, worker: ToolWorker) -> None:
+        """Have a worker serve nothing more: something hangs in it."""
+        if isinstance(worker, Worker):
+            self._pool.retire(worker)

@@ -1,0 +1,87 @@
+"""Agent versions: what a run executes, fixed and kept when it is submitted, whatever is edited since."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from agentforge.config import AgentDefinition, snapshot
+from agentforge.engine.provision import Provisioned
+from agentforge.store import AgentVersion, AgentVersionId, BlobId, Store
+from agentforge.tools import PythonTools, Tool
+
+__all__ = ["AgentVersions"]
+
+
+class AgentVersions:
+    """Makes versions and lays their files out below `folder`, read-only, one folder a version."""
+
+    def __init__(self, store: Store, folder: Path, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._folder = folder
+        self._clock = clock
+        self._known: dict[str, AgentVersion] = {}
+        self._tools: dict[str, asyncio.Task[list[Tool]]] = {}
+
+    async def make(self, definition: AgentDefinition, provisioned: Provisioned) -> AgentVersion:
+        """Return the version of an agent on a release: the same content gives the same version."""
+        files = await asyncio.to_thread(_files, definition)
+        spec = {
+            "agent": definition.spec(),
+            "framework": provisioned.release.framework.name,
+            "release": provisioned.release.version,
+            "lock": provisioned.lock.digest,
+            "adapter": provisioned.release.framework.digest,
+        }
+        content = {"spec": spec, "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+        version_id = hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+        if version_id not in self._known:
+            self._known[version_id] = await self._keep(AgentVersionId(version_id), definition.name, spec, files)
+        return self._known[version_id]
+
+    async def folder(self, version: AgentVersion) -> Path:
+        """Return the folder with a version's files, written from the store if it is not there."""
+        target = self._folder / version.id[:32]
+        if not target.is_dir():
+            files = {name: await self._store.get_blob(blob) for name, blob in version.files.items()}
+            await asyncio.to_thread(_lay_out, target, files)
+        return target
+
+    async def tools(self, version: AgentVersion, toolbox: PythonTools, declared: Sequence[Tool]) -> list[Tool]:
+        """Return the version's tools with what their functions say of themselves; asked for once."""
+        task = self._tools.get(version.id)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._tools[version.id] = asyncio.create_task(toolbox.describe(declared))
+        return await asyncio.shield(task)
+
+    async def _keep(
+        self, version_id: AgentVersionId, name: str, spec: Mapping[str, object], files: Mapping[str, bytes]
+    ) -> AgentVersion:
+        blobs: dict[str, BlobId] = {}
+        for path, data in files.items():
+            blobs[path] = await self._store.put_blob(data)
+        version = AgentVersion(id=version_id, name=name, spec=dict(spec), files=blobs, created_at=self._clock())
+        return await self._store.put_agent_version(version)
+
+
+def _files(definition: AgentDefinition) -> Mapping[str, bytes]:
+    return snapshot(definition).files
+
+
+def _lay_out(target: Path, files: Mapping[str, bytes]) -> None:
+    staging = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    for name, data in files.items():
+        place = staging / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        place.chmod(0o444)
+    try:
+        staging.rename(target)
+    except OSError:  # somebody was faster; equal names mean equal bytes
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,101 @@
+"""Python tools: functions of an agent version, called in a tool worker of the project's tool environment."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from agentforge.errors import AgentForgeError
+from agentforge.errors.tools import (
+    ApprovalUnavailable,
+    ToolArgumentsWrong,
+    ToolFailure,
+    ToolLoadFailed,
+    ToolRaised,
+    ToolResultWrong,
+    ToolTimedOut,
+    ToolWorkerDied,
+)
+from agentforge.tools.tool import Tool, ToolRequest
+from agentforge_worker.wire import Method, RpcError
+
+__all__ = ["PythonTools", "ToolWorker", "ToolWorkers"]
+
+_FOUND_IN_WORKER: dict[str, type[ToolFailure]] = {
+    kind.code: kind for kind in (ToolLoadFailed, ToolArgumentsWrong, ToolRaised, ToolResultWrong)
+}
+
+
+class ToolWorker(Protocol):
+    """A live tool worker."""
+
+    async def call(self, method: str, params: dict[str, Any], timeout_s: float | None = None) -> Any:
+        """Send a request; raises RpcError, TimeoutError, or an AgentForgeError when the worker ends."""
+        ...
+
+
+class ToolWorkers(Protocol):
+    """Where tool workers come from; given by the engine."""
+
+    def lease(self) -> contextlib.AbstractAsyncContextManager[ToolWorker]:
+        """Give a worker of the tool environment for one call."""
+        ...
+
+    def retire(self, worker: ToolWorker) -> None:
+        """Have a worker serve nothing more: something hangs in it."""
+        ...
+
+
+class PythonTools:
+    """The python tools of one agent version. `root` is the folder of its files."""
+
+    def __init__(self, workers: ToolWorkers, root: Path) -> None:
+        self._workers = workers
+        self._root = root
+
+    async def describe(self, tools: Sequence[Tool]) -> list[Tool]:
+        """Return the tools with name, description and parameters filled in. Raises ToolLoadFailed."""
+        wanted = [{"file": tool.file, "function": tool.function} for tool in tools]
+        async with self._workers.lease() as worker:
+            try:
+                answer = await worker.call(Method.TOOLS_OPEN, {"root": str(self._root), "tools": wanted})
+            except RpcError as error:
+                raise _failure(error, "") from error
+        return [
+            replace(tool, name=found["name"], description=found["description"], parameters=found["parameters"])
+            for tool, found in zip(tools, answer["tools"], strict=True)
+        ]
+
+    async def call(self, request: ToolRequest) -> Any:
+        """Return the tool's result, a JSON value. Raises a ToolFailure."""
+        tool = request.tool
+        if tool.approval == "always":
+            raise ApprovalUnavailable(f"the tool `{tool.name}` needs an approval for each call")
+        params = {
+            "root": str(self._root),
+            "file": tool.file,
+            "function": tool.function,
+            "arguments": request.arguments,
+            "extras": {"idempotency_key": request.idempotency_key, "run_id": request.run_id},
+        }
+        async with self._workers.lease() as worker:
+            try:
+                answer = await worker.call(Method.TOOL_INVOKE, params, tool.timeout_s)
+            except RpcError as error:
+                raise _failure(error, tool.name) from error
+            except TimeoutError:
+                self._workers.retire(worker)
+                raise ToolTimedOut(f"the tool `{tool.name}` did not return within {tool.timeout_s:g} s") from None
+            except ToolFailure:
+                raise
+            except AgentForgeError as error:
+                raise ToolWorkerDied(f"the process of the tool `{tool.name}` ended: {error.message}") from error
+        return answer["value"]
+
+
+def _failure(error: RpcError, name: str) -> ToolFailure:
+    info = error.data if isinstance(error.data, dict) else {}
+    kind = _FOUND_IN_WORKER.get(str(info.get("code")), ToolRaised)
+    prefix = f"the tool `{name}` failed: " if name and kind is ToolRaised else ""
+    return kind(prefix + str(info.get("message") or error.message), **(info.get("details") or {}))
