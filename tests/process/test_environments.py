@@ -4,8 +4,8 @@ import asyncio
 import base64
 import hashlib
 import io
-import json
 import os
+import platform
 import signal
 import sys
 import zipfile
@@ -22,12 +22,12 @@ from agentforge.environments import (
     Environment,
     EnvironmentRequest,
     Environments,
-    Interpreters,
     Lock,
     LockEntry,
 )
 from agentforge.environments.home import write_atomically
 from agentforge.environments.relock import relock
+from agentforge.environments.uv import Uv
 from agentforge.errors.environments import (
     CheckFailed,
     EnvironmentInUse,
@@ -125,7 +125,7 @@ class LocalIndex:
         return web.Response(body=self.files[name][0])
 
 
-@pytest.fixture()
+@pytest.fixture
 async def index() -> AsyncIterator[LocalIndex]:
     index = LocalIndex()
     index.gate.set()
@@ -149,18 +149,18 @@ async def index() -> AsyncIterator[LocalIndex]:
     await runner.cleanup()
 
 
-@pytest.fixture()
+@pytest.fixture
 def environ(index: LocalIndex, tmp_path: Path) -> dict[str, str]:
     cache = {"UV_DEFAULT_INDEX": f"{index.url}/simple", "UV_CACHE_DIR": str(tmp_path / "cache")}
     return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV_HTTP_RETRIES": "0", **cache}
 
 
-@pytest.fixture()
+@pytest.fixture
 def environments(environ: dict[str, str], tmp_path: Path) -> Environments:
     return Environments(tmp_path / "home", environ=environ)
 
 
-@pytest.fixture()
+@pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
     folder = tmp_path / "kit"
     folder.mkdir()
@@ -168,14 +168,14 @@ def catalogue(tmp_path: Path) -> Catalogue:
     return Catalogue.discover([folder], check_files=False)
 
 
-@pytest.fixture()
+@pytest.fixture
 async def request_10(environments: Environments, catalogue: Catalogue) -> EnvironmentRequest:
     """The environment of the untested release 1.1."""
     release = catalogue.resolve("kit==1.1")
     return EnvironmentRequest.for_release(release, await environments.lock(release))
 
 
-@pytest.fixture()
+@pytest.fixture
 def left_nothing(tmp_path: Path) -> Iterator[None]:
     """After the test there is no environment and nothing in staging."""
     yield
@@ -333,7 +333,7 @@ class Builders:
         )
 
 
-@pytest.fixture()
+@pytest.fixture
 def builders(request_10: EnvironmentRequest, environ: dict[str, str], tmp_path: Path) -> Builders:
     lock, builds = tmp_path / "lock.txt", tmp_path / "builds"
     lock.write_text(request_10.lock.text)
@@ -414,10 +414,10 @@ async def test_an_environment_in_use_is_not_removed(environments: Environments, 
 
 
 async def test_extra_packages_leave_the_tested_versions_as_they_are(
-    environments: Environments, catalogue: Catalogue, tmp_path: Path
+    environments: Environments, catalogue: Catalogue, environ: dict[str, str]
 ) -> None:
     tested = catalogue.resolve("kit")
-    assert pins(await relock(tested, environments.resolver)) == {"kit": "1.0", "companion": "1.5"}
+    assert pins(await relock(tested, Uv(environ), environments.interpreters)) == {"kit": "1.0", "companion": "1.5"}
     assert pins(await environments.lock(tested)) == {"kit": "1.0", "companion": "1.5"}
     lock = await environments.lock(tested, ["extra"])
     assert pins(lock) == {"kit": "1.0", "companion": "1.5", "extra": "1.0"}
@@ -482,7 +482,7 @@ async def test_a_data_folder_that_can_not_be_written_is_named(tmp_path: Path) ->
 
 
 async def test_a_python_that_this_machine_lacks_is_named_with_those_it_has(environments: Environments) -> None:
-    with pytest.raises(InterpreterMissing, match=r"`==3\.6\.1`.*`3\.11\."):
+    with pytest.raises(InterpreterMissing, match=r"`==3\.6\.1`") as caught:
         await environments.ensure(EnvironmentRequest("tools", Lock(""), "==3.6.1"))
-    assert not Interpreters({"PATH": "/nowhere"}).exists("==3.6.1")
-    assert json.dumps([i.version for i in environments.interpreters.installed()])
+    assert platform.python_version() in caught.value.message
+    assert not environments.interpreters.exists("==3.6.1")

@@ -1,14 +1,11 @@
 from pathlib import Path
 
 import pytest
+
 from agentforge.errors import config
 
 ROOT = Path(__file__).parents[2]
-CLASSES = [
-    each
-    for name in config.__all__
-    if (each := getattr(config, name)) is not config.ConfigError
-]
+CLASSES = [each for name in config.__all__ if (each := getattr(config, name)) is not config.ConfigError]
 
 
 @pytest.mark.parametrize("error", CLASSES)

@@ -1,4 +1,5 @@
 import pytest
+
 from agentforge.config import load_project, references, resolve_model
 from agentforge.config.models import ModelTarget
 from agentforge.errors.config import (
@@ -30,16 +31,14 @@ settings = { seed = 1 }
 
 
 def test_an_alias_means_what_the_file_says(project):
-    target = resolve_model(project(TWO), "default", {"MY_URL": "http://localhost:9/"})
+    target = resolve_model(project(TWO), "default", {"MY_URL": "http://localhost:9"})
     assert target == ModelTarget(
-        "default", "openai", "http://localhost:9//v1", "${env:MY_KEY}", "big", {"temperature": 0.5}
+        "default", "openai", "http://localhost:9/v1", "${env:MY_KEY}", "big", {"temperature": 0.5}
     )
 
 
 def test_an_embedded_alias_keeps_its_settings(project):
-    assert resolve_model(project(TWO), "tiny", {}) == ModelTarget(
-        "tiny", "embedded", None, None, "local", {"seed": 1}
-    )
+    assert resolve_model(project(TWO), "tiny", {}) == ModelTarget("tiny", "embedded", None, None, "local", {"seed": 1})
 
 
 def test_references_of_all_models_are_known(project):

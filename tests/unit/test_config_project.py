@@ -2,10 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from agentforge.config import environment_names, find_project, load_project, names_to_send
-from agentforge.errors.config import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from agentforge.config import environment_names, find_project, load_project, names_to_send
+from agentforge.errors.config import ConfigError
 
 FULL = """\
 [models.default]
@@ -126,8 +127,7 @@ def test_lists_in_variables_may_be_json(tmp_path):
             "AGENTFORGE_SANDBOX_LEVEL",
             "strickt",
             "AF104",
-            '`AGENTFORGE_SANDBOX_LEVEL`: `sandbox.level` is `"strickt"`;'
-            " expected one of `strict`, `standard`, `none`",
+            '`AGENTFORGE_SANDBOX_LEVEL`: `sandbox.level` is `"strickt"`; expected one of `strict`, `standard`, `none`',
         ),
         (
             "AGENTFORGE_HOST_IDLE_S",
@@ -168,8 +168,7 @@ CASES = {
         '[models.default]\nmodel = "m"\napi_key = "sk-secret"\n',
         "AF106",
         "`{file}:3:11`: `models.default.api_key` is a literal value (not shown), which a file must not hold",
-        "Put the key into an environment variable and write a reference to it:"
-        ' `api_key = "${{env:OPENAI_API_KEY}}"`.',
+        'Put the key into an environment variable and write a reference to it: `api_key = "${{env:OPENAI_API_KEY}}"`.',
     ),
     "password in the address": (
         '[models.default]\nmodel = "m"\nbase_url = "https://me:sk-secret@example.com"\n',
@@ -293,11 +292,27 @@ def test_several_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
     assert "Did you mean `idle_s`?" in error.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[models.default]\nmodel = 'm'\napi_key = 8086123\n",
+        "models = [{api_key = '8086123'}]\n",
+        "models.a = ['8086123', {}]",
+    ],
+)
+def test_a_secret_of_the_wrong_type_or_place_is_not_shown(tmp_path, text):
+    error = refused(tmp_path, text)
+    assert error.code == "AF104"
+    assert "8086123" not in json.dumps(error.info().to_dict())
+
+
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["models", "default", "settings", "stop", "level", "api_key", "model", "x"]), inner
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["models", "default", "settings", "stop", "level", "api_key", "model", "x"]), inner
+        )
     ),
     max_leaves=10,
 )

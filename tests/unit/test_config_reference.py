@@ -1,8 +1,9 @@
 import pytest
-from agentforge.config.reference import check_references, expand, is_reference, referenced_names
-from agentforge.errors.config import InvalidReferenceError, MissingVariableError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from agentforge.config.reference import check_references, expand, is_reference, referenced_names
+from agentforge.errors.config import InvalidReferenceError, MissingVariableError
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)
 

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
+
 from agentforge.config.agent_file import AgentFile
 from agentforge.config.project_file import ProjectConfig
 from agentforge.config.schemas import agent_schema, project_schema, write
-from jsonschema import Draft202012Validator
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 PORTABLE = """
@@ -34,8 +35,9 @@ def test_a_schema_is_valid_and_describes_every_key(schema):
     groups = [schema, *schema["$defs"].values()]
     for group in groups:
         for key, value in group["properties"].items():
-            assert value.get("description"), key
-            assert value["description"].strip().endswith((".", ")")), key
+            target = schema["$defs"].get(value.get("$ref", "").rpartition("/")[2], {})
+            description = value.get("description") or target.get("description", "")
+            assert description.strip().endswith((".", ")")), key
 
 
 @pytest.mark.parametrize("text", [PORTABLE, NATIVE])

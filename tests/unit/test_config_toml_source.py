@@ -2,11 +2,12 @@ import tomllib
 
 import pytest
 import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agentforge.config.source import Mark
 from agentforge.config.toml_source import parse_toml
 from agentforge.errors.config import FileSyntaxError
-from hypothesis import given
-from hypothesis import strategies as st
 
 KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 PLAIN = (

@@ -1,11 +1,16 @@
-"""HTTP with a host: one client on its socket, problem documents as exceptions."""
+"""HTTP with a host: one client on its socket, problem documents as exceptions.
+
+httpcore and not httpx: every command passes here, and httpx takes longer to import than a warm run takes.
+"""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-import httpx
+import httpcore
+import msgspec
 
 from agentforge.api.sse import MEDIA_TYPE, read_sse
 from agentforge.errors import ErrorInfo
@@ -13,69 +18,81 @@ from agentforge.errors.host import HostGone, RemoteError
 
 __all__ = ["Connection"]
 
-_TIMEOUT = httpx.Timeout(30.0, read=None)
+_TIMEOUTS = {"timeout": {"connect": 30.0, "write": 30.0, "pool": None, "read": None}}
+_JSON = "application/json"
 
 
 class Connection:
     """A client of one host. Raises RemoteError for what the host refuses, HostGone when it is not there."""
 
     def __init__(self, *, socket: Path | None = None, url: str | None = None) -> None:
-        transport = httpx.AsyncHTTPTransport(uds=str(socket), limits=_LIMITS) if socket is not None else None
-        self._client = httpx.AsyncClient(
-            transport=transport, base_url=url or "http://host", timeout=_TIMEOUT, trust_env=url is not None
+        self._base = (url or "http://host").rstrip("/")
+        self._pool = httpcore.AsyncConnectionPool(
+            uds=str(socket) if socket is not None else None, max_connections=None, max_keepalive_connections=100
         )
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._pool.aclose()
 
     async def get(self, path: str, **query: Any) -> Any:
-        """Return the JSON of a resource."""
-        return await self._request("GET", path, params={k: v for k, v in query.items() if v is not None})
+        """Return the JSON of a resource; None is no query parameter, a list is a repeated one."""
+        return await self._request("GET", self._url(path, query))
 
-    async def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+    async def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """Post JSON and return the answer's."""
-        return await self._request("POST", path, json=body, headers=headers)
+        return await self._request("POST", self._url(path), body, headers)
 
     async def delete(self, path: str) -> None:
         """Delete a resource."""
-        await self._request("DELETE", path)
+        await self._request("DELETE", self._url(path))
 
     async def stream(self, method: str, path: str, body: Any = None, **query: Any) -> AsyncIterator[tuple[str, Any]]:
         """Yield (kind, data) of a resource's server-sent events."""
+        headers = [("Accept", MEDIA_TYPE), ("Content-Type", _JSON)]
+        content = b"" if body is None else msgspec.json.encode(body)
+        url = self._url(path, query)
         with _translated():
-            async with self._client.stream(
-                method, path, json=body, params=query, headers={"Accept": MEDIA_TYPE}
-            ) as response:
-                if response.is_error:
-                    await response.aread()
-                    raise _refusal(response)
-                async for event in read_sse(response.aiter_lines()):
+            async with self._pool.stream(method, url, headers=headers, content=content, extensions=_TIMEOUTS) as answer:
+                if answer.status >= 400:
+                    raise _refusal(answer.status, await answer.aread())
+                async for event in read_sse(_lines(answer.aiter_stream())):
                     yield event
 
-    async def _request(self, method: str, path: str, **options: Any) -> Any:
+    async def _request(self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        content = b"" if body is None else msgspec.json.encode(body)
+        sent = [("Accept", _JSON), ("Content-Type", _JSON), *(headers or {}).items()]
         with _translated():
-            response = await self._client.request(method, path, **options)
-        if response.is_error:
-            raise _refusal(response)
-        return response.json() if response.content else None
+            answer = await self._pool.request(method, url, headers=sent, content=content, extensions=_TIMEOUTS)
+        if answer.status >= 400:
+            raise _refusal(answer.status, answer.content)
+        return msgspec.json.decode(answer.content) if answer.content else None
+
+    def _url(self, path: str, query: Mapping[str, Any] | None = None) -> str:
+        given = {key: value for key, value in (query or {}).items() if value is not None}
+        return self._base + path + ("?" + urlencode(given, doseq=True) if given else "")
 
 
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode().rstrip("\r")
 
 
 @contextlib.contextmanager
-def _translated() -> Any:
+def _translated() -> Iterator[None]:
     try:
         yield
-    except httpx.HTTPError as error:
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
         raise HostGone(f"the host does not answer ({type(error).__name__}: {error})") from error
 
 
-def _refusal(response: httpx.Response) -> RemoteError:
+def _refusal(status: int, content: bytes) -> RemoteError:
     try:
-        document = response.json()
+        document = msgspec.json.decode(content)
         return RemoteError(ErrorInfo.from_dict(document), int(document.get("exit_code", 1)))
-    except (ValueError, KeyError, TypeError):
-        text = response.text[:200]
-        return RemoteError(ErrorInfo("AF904", f"the host answered {response.status_code}: {text}"))
+    except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError):
+        text = content[:200].decode("utf-8", "replace")
+        return RemoteError(ErrorInfo("AF904", f"the host answered {status}: {text}"))

@@ -73,7 +73,6 @@ FrameworkReference = Annotated[str, AfterValidator(_checked_framework)]
 Frameworks = Annotated[
     tuple[FrameworkReference, ...],
     Strict(False),
-    Field(min_length=1),
     BeforeValidator(one_or_many, json_schema_input_type=str | list[str]),
 ]
 HostPorts = Annotated[tuple[Annotated[str, AfterValidator(_checked_host_port)], ...], Strict(False)]
@@ -197,7 +196,9 @@ class AgentFile(Section):
 
     @field_validator("framework")
     @classmethod
-    def _auto_stands_alone(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _a_list_that_makes_sense(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value == ():
+            raise refusal("is an empty list", "Name a framework, or leave the key out.")
         if value and "auto" in value and len(value) > 1:
             raise refusal("has `auto` among others", "Write `auto` alone, or the frameworks without it.")
         if value and len(set(value)) < len(value):

@@ -76,7 +76,8 @@ class Provision:
         async with self._pinning:
             pins = await asyncio.to_thread(ProjectLock.load, self._lock_path)
             entry = pins.pinned(reference, requirements)
-            release = self.catalogue.resolve(reference, entry.release if entry else None)
+            pinned = entry.release if entry else None
+            release = await asyncio.to_thread(self.catalogue.resolve, reference, pinned)
             if entry is not None and entry.release == release.version:
                 lock = self.environments.restore(entry, release)
             else:
@@ -89,7 +90,7 @@ class Provision:
                         request=reference,
                         framework=release.framework.name,
                         release=release.version,
-                        python=release.python,
+                        python=lock.python or release.python,
                         lock=lock.digest,
                         requirements=tuple(requirements),
                         text=text,

@@ -24,18 +24,20 @@ from agentforge.frameworks import Catalogue, Reference, Release
 __all__ = ["main", "relock"]
 
 
-async def relock(release: Release) -> Lock:
+async def relock(release: Release, uv: Uv, interpreters: Interpreters) -> Lock:
     """Resolve a tested release as of its manifest's moment and write its lock beside the manifest."""
     assert release.lock_path is not None
     question = Question(release.requirements, python_floor(release.python), release.as_of)
-    interpreter = Interpreters().find(release.python)
-    lock = await compile_lock(Uv(), interpreter.path, question, release.reference)
+    interpreter = interpreters.find(release.python)
+    lock = await compile_lock(uv, interpreter.path, question, release.reference)
     check_lock(lock, release.reference, release.distribution, release.version)
     write_atomically(release.lock_path, lock.text)
     return lock
 
 
 def _chosen(catalogue: Catalogue, references: Sequence[str]) -> list[Release]:
+    for text in references:
+        catalogue.resolve(text)  # an unknown name or series is an error, not an empty choice
     wanted = [Reference.parse(text) for text in references or catalogue.names()]
     return [
         release
@@ -46,8 +48,9 @@ def _chosen(catalogue: Catalogue, references: Sequence[str]) -> list[Release]:
 
 
 async def _relock_all(releases: Sequence[Release]) -> None:
+    uv, interpreters = Uv(), Interpreters()
     for release in releases:
-        lock = await relock(release)
+        lock = await relock(release, uv, interpreters)
         print(f"{release.reference}: {len(lock.packages)} packages -> {release.lock_path}")
 
 

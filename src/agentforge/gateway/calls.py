@@ -74,7 +74,7 @@ def _call(
         path=request.path,
         body=body,
         data=data,
-        stream=data.get("stream") is True,
+        stream=False,
         retry=int(retry) if retry.isdecimal() else 0,
         started=started,
         request_hash=request_hash(request.path, data),

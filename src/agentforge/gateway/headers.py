@@ -53,7 +53,7 @@ def sent_headers(headers: Mapping[str, str], token: str, key: Secret | None) -> 
 
 
 def returned_headers(headers: Iterable[tuple[str, str]], key: Secret | None) -> dict[str, str]:
-    """Return the upstream's headers that its native client would act on, names in lower case (of a repeated one, the last)."""
+    """Return the upstream's headers for the framework, names in lower case; of a repeated one, the last."""
     kept = {lowered: value for name, value in headers if (lowered := name.lower()) not in _NOT_RETURNED}
     if key is not None:
         kept = {name: key.redact(value) for name, value in kept.items()}

@@ -53,8 +53,12 @@ class SqlStore(Store):
     # The store itself
 
     async def open(self) -> None:
-        await asyncio.to_thread(self._database.open)
-        self._writer = Writer(self._database)
+        try:
+            await asyncio.to_thread(self._database.open)
+            self._writer = Writer(self._database)
+        except BaseException:
+            self._database.close()
+            raise
         self._readers = ThreadPoolExecutor(self._database.readers, "agentforge-store-reader")
 
     async def close(self) -> None:

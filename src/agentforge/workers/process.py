@@ -17,7 +17,16 @@ import msgspec
 from agentforge.errors.workers import HandshakeFailed, WorkerDied, WorkerSilent, WorkerStartFailed
 from agentforge.workers.launch import Launched, launch
 from agentforge.workers.spec import WorkerSpec
-from agentforge_worker.wire import PROTOCOL_VERSION, DoorError, Method, Peer, PeerGone, RpcError, receive_preamble
+from agentforge_worker.wire import (
+    PROTOCOL_VERSION,
+    DoorError,
+    Method,
+    Peer,
+    PeerGone,
+    RpcError,
+    compatible,
+    receive_preamble,
+)
 
 __all__ = ["Handlers", "Worker", "WorkerTimeouts"]
 
@@ -165,11 +174,14 @@ class Worker:
         await loop.create_unix_connection(lambda: peer, sock=connection)
         self._watchers.append(asyncio.create_task(self._follow(peer)))
         try:
-            self.hello = await peer.call(Method.INITIALIZE, self._introduction())
+            hello = await peer.call(Method.INITIALIZE, self._introduction())
         except RpcError as error:
             raise _handshake_error(self.spec, error) from error
         except PeerGone as error:
             raise WorkerStartFailed(f"worker `{self.spec.label}` ended at its start{self._said()}") from error
+        if not isinstance(hello, dict) or not compatible(str(hello.get("protocol_version"))):
+            raise HandshakeFailed(f"worker `{self.spec.label}` does not speak protocol {PROTOCOL_VERSION}")
+        self.hello = hello
 
     async def _readable(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -287,7 +299,8 @@ def _loads(payload: bytes) -> Any:
 
 def _status_text(status: int) -> str:
     if status < 0:
-        return f"(killed by {signal.Signals(-status).name})"
+        names = {each.value: each.name for each in signal.Signals}
+        return f"(killed by {names.get(-status, f'signal {-status}')})"
     return f"(exit status {status})"
 
 

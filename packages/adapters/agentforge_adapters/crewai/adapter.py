@@ -3,10 +3,10 @@
 import contextlib
 import importlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Type, Union
 
-from crewai import LLM, Agent, Crew, Task
+from crewai import Agent, Crew, Task
 from crewai.hooks import register_after_tool_call_hook, register_before_llm_call_hook
 from crewai.llms.base_llm import call_stream_override
 from crewai.tools import BaseTool
@@ -17,10 +17,11 @@ from agentforge_worker.adapter import Adapter, AgentCard, AgentSpec, BuildContex
 
 from . import native
 from .events import Steps
-from .key import RunKey
+from .llm import LoopLLM, RunKey
 from .messages import add_history, from_native, history, to_native
 from .native import Native
 from .tools import make_tool, stop_on_failure
+from .waiting import waits_end_here
 
 __all__ = ["CrewAIAdapter"]
 
@@ -37,15 +38,23 @@ _WRAPPED = "response"
 
 @dataclass(frozen=True)
 class Portable:
-    """What the runs of a portable agent share. Crew, agent and task hold the state of a run: each run has its own."""
+    """What the runs of a portable agent share. A crew holds the state of a run: each run under way has its own."""
 
     spec: AgentSpec
-    llm: LLM
+    llm: LoopLLM
     tools: List[BaseTool]
     output: Optional[Type[BaseModel]]
+    idle: List[Crew] = field(default_factory=list)
 
-    def make_crew(self, text: str) -> Crew:
-        """Return the crew of one run."""
+    async def kick_off(self, text: str) -> Any:
+        """Run a crew on a task. Making one costs more than half of a run: one that has succeeded is used again."""
+        crew = self.idle.pop() if self.idle else self._make_crew()
+        crew.tasks[0].description = text
+        output = await crew.akickoff()
+        self.idle.append(crew)  # not after a failure or a cancellation: a thread of the run may still hold it
+        return output
+
+    def _make_crew(self) -> Crew:
         spec = self.spec
         max_iter = spec.framework_settings.get("max_iter", spec.max_steps)
         agent = Agent(
@@ -58,7 +67,7 @@ class Portable:
             **({"max_iter": max_iter} if max_iter else {}),
         )
         task = Task(
-            description=text,
+            description="",
             expected_output=spec.framework_settings.get("expected_output", "The answer."),
             agent=agent,
             output_pydantic=self.output,
@@ -84,9 +93,9 @@ class CrewAIAdapter(Adapter[Opened]):
         """Make the client and the tools."""
         ctx.loop.set_default_executor(ThreadPoolExecutor(_THREADS, "crewai"))
         rest = {name: value for name, value in spec.settings.items() if name not in _FIELDS}
-        llm = LLM(
+        llm = LoopLLM(
             model=spec.model,
-            custom_openai=True,  # CrewAI's own client of the OpenAI API; never the Responses API
+            custom_openai=True,  # never the Responses API
             base_url=ctx.gateway.base_url,
             api_key="the run's",
             interceptor=self._key,
@@ -126,8 +135,8 @@ class CrewAIAdapter(Adapter[Opened]):
 
 async def _run_portable(agent: Portable, request: Start) -> Result:
     history.set(to_native(request.messages))
-    with call_stream_override(agent.llm, request.stream):
-        output = await agent.make_crew(request.text).akickoff()
+    with waits_end_here(), call_stream_override(agent.llm, request.stream):
+        output = await agent.kick_off(request.text)
     # The instructions, the thread so far and the task are no news.
     added = from_native(output.tasks_output[0].messages[len(request.messages) + 2 :])
     if output.pydantic is None:

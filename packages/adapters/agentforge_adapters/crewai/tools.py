@@ -9,6 +9,8 @@ from pydantic import PrivateAttr
 
 from agentforge_worker.adapter import BuildContext, ToolFailed, ToolSpec
 
+from .waiting import wait
+
 __all__ = ["make_tool", "stop_on_failure"]
 
 
@@ -29,7 +31,7 @@ def make_tool(spec: ToolSpec, ctx: BuildContext) -> BaseTool:
     """Return the native tool; CrewAI calls it in a thread."""
     form = create_model_from_schema(spec.parameters, model_name=spec.name)
     tool = HostTool(name=spec.name, description=spec.description, args_schema=form)
-    tool._call = lambda arguments: ctx.call_tool_blocking(spec.name, _given(arguments, spec.parameters))
+    tool._call = lambda arguments: wait(ctx.call_tool(spec.name, _given(arguments, spec.parameters)))
     return tool
 
 

@@ -22,6 +22,7 @@ _HINTS = {
     "user": "Your own code raised this; `agentforge runs show` prints its traceback.",
     "worker": "This is a defect of AgentForge; `agentforge runs show` prints the traceback to report.",
 }
+_STANDARD_LIBRARY = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -29,7 +30,7 @@ def translate(error: BaseException, adapter_folder: str = "", source_root: str =
     """Return the wire's error for an exception that came out of an adapter.
 
     A failed tool keeps its own code wherever a framework wrapped it; cancellation stays cancellation; everything
-    else gets the code of the place that raised it.
+    else gets the code of the place that raised it (the caller's, where the standard library did).
     """
     for cause in _chain(error):
         if isinstance(cause, ToolFailed):
@@ -71,12 +72,21 @@ def _origin(error: BaseException, adapter_folder: str, source_root: str) -> str:
         ("user", source_root),
         ("worker", _OWN),
     )
-    frames = traceback.extract_tb(error.__traceback__)
-    innermost = os.path.abspath(frames[-1].filename) if frames else ""
-    for origin, folder in places:
-        if folder and innermost.startswith(os.path.join(os.path.abspath(folder), "")):
-            return origin
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _in_standard_library(frame.filename):
+            continue  # it raises for those who call it
+        for origin, folder in places:
+            if folder and os.path.abspath(frame.filename).startswith(os.path.join(os.path.abspath(folder), "")):
+                # `Adapter.load` itself: the agent file names an entrypoint that is not there
+                return "user" if origin == "worker" and frame.name == "load" else origin
+        return "framework"
     return "framework"
+
+
+def _in_standard_library(filename: str) -> bool:
+    return filename.startswith("<frozen") or (
+        os.path.abspath(filename).startswith(_STANDARD_LIBRARY) and "site-packages" not in filename
+    )
 
 
 def _text(error: BaseException) -> str:

@@ -52,6 +52,7 @@ async def _serve(connection: socket.socket, server: Server, output: Output) -> N
     output.start(loop, server.write_log)
     peer.closed.add_done_callback(lambda _: server.stopped.set())
     await server.stopped.wait()
+    server.close()
     if not peer.closed.done():
         output.flush()
         await asyncio.sleep(0)  # lets the flushed lines be sent

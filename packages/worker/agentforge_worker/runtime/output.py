@@ -5,11 +5,12 @@ descriptors 1 and 2 become pipes, for native code and child processes, whose lin
 """
 
 import asyncio
+import contextlib
 import io
 import os
 import sys
 import threading
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from agentforge_worker.adapter import current_run
 
@@ -19,6 +20,10 @@ Sink = Callable[[Optional[str], str, str], None]
 """(run_id or None, stream name, text) -> None, called on the loop."""
 MAX_LINE = 16384
 """Characters of one line; longer ones are cut into several."""
+_STREAMS = ((1, "stdout"), (2, "stderr"))
+_MARK = "\0agentforge-drain-"
+"""Written to a captured descriptor to learn when everything before it has been read."""
+_DRAIN_S = 1.0
 
 
 class Output:
@@ -28,10 +33,12 @@ class Output:
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._sink: Optional[Sink] = None
         self._early: List[Tuple[Optional[str], str, str]] = []
-        self._writers = [_LineWriter(self, "stdout"), _LineWriter(self, "stderr")]
-        sys.stdout, sys.stderr = self._writers
-        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        self._pid = os.getpid()
+        self._drains: Dict[str, "asyncio.Future[None]"] = {}
+        for descriptor, name in _STREAMS:
             self._capture_descriptor(descriptor, name)
+        self._writers = [_LineWriter(self, descriptor, name) for descriptor, name in _STREAMS]
+        sys.stdout, sys.stderr = self._writers
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
@@ -46,17 +53,28 @@ class Output:
     def flush(self) -> None:
         """Deliver lines that have no newline yet."""
         for writer in self._writers:
-            writer.finish()
+            writer.finish_all()
+
+    async def finish_run(self, run_id: str, alone: bool) -> None:
+        """Deliver what a run has written: it comes before the run's result.
+
+        `alone`: what native code and child processes wrote is the run's too, so wait for it.
+        """
+        for writer in self._writers:
+            writer.finish(run_id)
+        if alone:
+            await asyncio.wait([self._drain(descriptor, name) for descriptor, name in _STREAMS], timeout=_DRAIN_S)
+        await asyncio.sleep(0)  # the lines were passed to the loop, which sends them now
 
     def deliver(self, run_id: Optional[str], stream: str, text: str) -> None:
         """Pass one line on, from any thread."""
-        if self._loop is None or self._sink is None:
+        if os.getpid() != self._pid:  # a forked child has this object but no loop; its descriptors lead here
+            os.write(1 if stream == "stdout" else 2, (text + "\n").encode("utf-8", "replace"))
+        elif self._loop is None or self._sink is None:
             self._early.append((run_id, stream, text))
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._sink, run_id, stream, text)
-        except RuntimeError:
-            pass  # the loop has ended, and with it everybody who could read the line
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who could read it
+                self._loop.call_soon_threadsafe(self._sink, run_id, stream, text)
 
     def _capture_descriptor(self, descriptor: int, name: str) -> None:
         reader, writer = os.pipe()
@@ -70,34 +88,62 @@ class Output:
                 line = lines.readline(MAX_LINE)
                 if not line:
                     return
-                self.deliver(_run_id(), name, line.rstrip("\n"))
+                text, mark, _ = line.partition(_MARK + name)
+                if text or not mark:
+                    self.deliver(_run_id(), name, text.rstrip("\n"))
+                if mark and self._loop is not None:
+                    with contextlib.suppress(RuntimeError):
+                        self._loop.call_soon_threadsafe(self._drained, name)
+
+    def _drain(self, descriptor: int, name: str) -> "asyncio.Future[None]":
+        """Return what is done once everything written to a descriptor so far has been delivered."""
+        assert self._loop is not None
+        done = self._drains.get(name)
+        if done is None or done.done():
+            done = self._drains[name] = self._loop.create_future()
+            os.write(descriptor, (_MARK + name + "\n").encode("ascii"))
+        return done
+
+    def _drained(self, name: str) -> None:
+        if not self._drains[name].done():
+            self._drains[name].set_result(None)
 
 
 class _LineWriter(io.TextIOBase):
     """A text stream whose lines carry the run of the code that wrote them."""
 
-    def __init__(self, output: Output, name: str) -> None:
+    def __init__(self, output: Output, descriptor: int, name: str) -> None:
         self._output = output
+        self._descriptor = descriptor
         self._name = name
         self._lock = threading.Lock()
-        self._partial = ""
+        self._partial: Dict[Optional[str], str] = {}
+        self.buffer = io.FileIO(descriptor, "w", closefd=False)
+        """For bytes, which go the way of native writes."""
 
     def write(self, text: str) -> int:
         run_id = _run_id()
         with self._lock:
-            lines = (self._partial + text).split("\n")
-            self._partial = lines.pop()
-            if len(self._partial) > MAX_LINE:
-                lines.append(self._partial)
-                self._partial = ""
+            lines = (self._partial.pop(run_id, "") + text).split("\n")
+            rest = lines.pop()
+            if len(rest) > MAX_LINE:
+                lines.append(rest)
+            elif rest:
+                self._partial[run_id] = rest
         for line in lines:
             for start in range(0, max(len(line), 1), MAX_LINE):
                 self._output.deliver(run_id, self._name, line[start : start + MAX_LINE])
         return len(text)
 
-    def finish(self) -> None:
-        if self._partial:
-            self.write("\n")
+    def finish(self, run_id: Optional[str]) -> None:
+        with self._lock:
+            text = self._partial.pop(run_id, None)
+        if text is not None:
+            self._output.deliver(run_id, self._name, text)
+
+    def finish_all(self) -> None:
+        for run_id in list(self._partial):
+            self.finish(run_id)
 
     def writable(self) -> bool:
         return True
@@ -114,7 +160,7 @@ class _LineWriter(io.TextIOBase):
         return "replace"
 
     def fileno(self) -> int:
-        return 1 if self._name == "stdout" else 2
+        return self._descriptor
 
 
 def _run_id() -> Optional[str]:

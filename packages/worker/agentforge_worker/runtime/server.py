@@ -8,6 +8,7 @@ import inspect
 import os
 import platform
 import sys
+import traceback
 import types
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional
 
@@ -37,6 +38,9 @@ from agentforge_worker.wire import PROTOCOL_VERSION, ErrorCode, Method, Peer, Rp
 __all__ = ["AgentServer", "Server", "ToolServer"]
 
 Params = Dict[str, Any]
+
+_CANCEL_AGAIN_S = 0.5
+"""Seconds that a cancelled run has for its cleaning up before it is cancelled again."""
 
 
 class Server:
@@ -73,6 +77,9 @@ class Server:
         answer.update(self._ready(params))
         self._tasks.append(self.loop.create_task(self._beat(float(params["heartbeat_s"]))))
         return answer
+
+    def close(self) -> None:
+        """Release what is held; called once, when the worker ends in order."""
 
     def _ready(self, params: Params) -> Params:
         raise NotImplementedError
@@ -122,7 +129,7 @@ class AgentServer(Server):
             module = _import_adapter(adapter["folder"], adapter["module"])
             self._adapter: Adapter[Any] = getattr(module, adapter["class"])()
             probe = self._adapter.probe()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise translate(error, self._adapter_folder) from error
         return {
             "capabilities": {
@@ -144,7 +151,7 @@ class AgentServer(Server):
             try:
                 agent = self._make(spec, source, ctx)
                 card = self._adapter.describe(agent)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise translate(error, self._adapter_folder, root) from error
             self._agents[agent_id] = _OpenAgent(agent, spec, root, vars(card), warnings)
         opened = self._agents[agent_id]
@@ -174,9 +181,10 @@ class AgentServer(Server):
         self._runs[run.run_id] = under_way
         try:
             result = await self._execute(under_way)
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             raise translate(error, self._adapter_folder, opened.root) from error
         finally:
+            run.mark_cancelled()  # a thread that it left behind can do nothing more in its name
             del self._runs[run.run_id]
             cpu_ms = round(self._cpu.leave(cpu) * 1000, 3)
         return {
@@ -199,12 +207,13 @@ class AgentServer(Server):
         try:
             if inspect.iscoroutinefunction(self._adapter.run):
                 coroutine = self._adapter.run(opened.agent, run.request, run)
-                under_way.task = context.run(self.loop.create_task, coroutine)  # type: ignore[arg-type]
+                under_way.task = context.run(self.loop.create_task, _contained(coroutine))
                 return await under_way.task  # type: ignore[no-any-return]
             # A blocking run ends by itself at its next effect; the host replaces the worker if it does not.
             call = functools.partial(self._adapter.run, opened.agent, run.request, run)
             return await run_in_thread(context, call, "run-" + run.run_id)  # type: ignore[no-any-return]
         finally:
+            await self.output.finish_run(run.run_id, alone)
             if alone:
                 _only_run[0] = None
 
@@ -218,9 +227,24 @@ class AgentServer(Server):
         under_way.run.mark_cancelled()
         try:
             self._adapter.cancel(under_way.opened.agent, under_way.run)
-        finally:
-            if under_way.task is not None:
-                under_way.task.cancel()
+        except Exception:
+            traceback.print_exc()  # the run ends all the same, and the others go on
+        self._cancel_task(under_way)
+
+    def _cancel_task(self, under_way: "_RunUnderWay") -> None:
+        if under_way.task is None or under_way.task.done():
+            return
+        under_way.task.cancel()
+        # One cancellation can get lost: before Python 3.12 `wait_for` drops one that meets a result.
+        self.loop.call_later(_CANCEL_AGAIN_S, self._cancel_task, under_way)
+
+    def close(self) -> None:
+        """Let the adapter release its agents."""
+        for opened in self._agents.values():
+            try:
+                self._adapter.close(opened.agent)
+            except Exception:
+                traceback.print_exc()
 
 
 class ToolServer(Server):
@@ -258,6 +282,14 @@ class _RunUnderWay:
         self.run = run
         self.opened = opened
         self.task: Optional["asyncio.Task[Any]"] = None
+
+
+async def _contained(work: Awaitable[Any]) -> Any:
+    """Keep `sys.exit()` in an agent from ending the loop, and with it everybody's runs."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise RuntimeError("sys.exit(%r) was called" % (error.code,)).with_traceback(error.__traceback__) from error
 
 
 def _spec(data: Mapping[str, Any]) -> AgentSpec:

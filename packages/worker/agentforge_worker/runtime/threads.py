@@ -27,6 +27,8 @@ async def run_in_thread(context: contextvars.Context, call: Callable[[], Any], n
             value = context.run(call)
         except StopIteration as error:  # a future refuses it; nobody means it as a signal here
             failure = RuntimeError(repr(error))
+        except SystemExit as error:  # on the loop it would end the process
+            failure = RuntimeError("sys.exit(%r) was called" % (error.code,)).with_traceback(error.__traceback__)
         except BaseException as error:
             failure = error  # type: ignore[assignment]
         try:

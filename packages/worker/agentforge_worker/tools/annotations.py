@@ -188,6 +188,8 @@ def hints_of(owner: Any) -> Dict[str, Any]:
 
 def described(annotation: Any) -> str:
     """Return the description that `Annotated` gives: a text, or an object that has one (pydantic's Field, Doc)."""
+    if _qualifier(annotation):
+        return described(typing.get_args(annotation)[0])
     for extra in getattr(annotation, "__metadata__", ()):
         text = extra if isinstance(extra, str) else None
         text = text or getattr(extra, "description", None) or getattr(extra, "documentation", None)

@@ -45,7 +45,8 @@ def _known(owner: Any) -> str:
 
 
 def _module(root: str, path: str, file: str) -> types.ModuleType:
-    name = file[: -len(".py")].replace("/", ".") if file.endswith(".py") else file.replace("/", ".")
+    stem = file[: -len(".py")] if file.endswith(".py") else file
+    name = stem.replace(".", "_").replace("/", ".")  # the dots of a file's name are no packages
     with _lock:
         if _is_at(sys.modules.get(name), path):
             return sys.modules[name]
@@ -68,8 +69,8 @@ def _module(root: str, path: str, file: str) -> types.ModuleType:
 def _imported(name: str, root: str, path: str) -> types.ModuleType:
     """Import a file under its plain name, or as part of a package of our own where that can't be.
 
-    It can't be if another module has the name already (`calendar.py`), or if a file beside the root uses relative
-    imports, which need a package.
+    It can't be if another module has the name already (`calendar.py`), if the name is not one that Python finds
+    (`my.tool.py`), or if a file at the root uses relative imports, which need a package.
     """
     taken = sys.modules.get(name.partition(".")[0])
     if taken is None or _is_below(taken, root):
@@ -78,7 +79,8 @@ def _imported(name: str, root: str, path: str) -> types.ModuleType:
             if _is_at(module, path):
                 return module
         except ImportError as error:
-            if "attempted relative import" not in str(error):
+            is_other_file = isinstance(error, ModuleNotFoundError) and error.name == name
+            if not is_other_file and "attempted relative import" not in str(error):
                 raise
             sys.modules.pop(name, None)
     return _in_own_package(name, root, path)

