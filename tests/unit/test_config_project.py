@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentforge.config import environment_names, find_project, load_project, names_to_send
+from agentforge.config.checking import check
+from agentforge.config.project_file import ProjectConfig
+from agentforge.config.source import Source
 from agentforge.errors.config import ConfigError
 
 FULL = """\
@@ -320,15 +323,13 @@ JUNK = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["models", "sandbox", "tools", "host", "y"]), JUNK))
 def test_whatever_a_file_holds_is_a_configuration_or_an_error_of_ours(data):
-    from agentforge.config.checking import check
-    from agentforge.config.project_file import ProjectConfig
-    from agentforge.config.source import Source
-
+    told = {"message": "fine"}
     try:
         check(ProjectConfig, Source("x.toml", data))
     except ConfigError as error:
-        assert error.message
-        assert json.dumps(error.info().to_dict())
+        told = error.info().to_dict()
+    assert told["message"]
+    assert json.dumps(told)
 
 
 def test_a_client_sends_what_the_project_refers_to_and_nothing_else(tmp_path):

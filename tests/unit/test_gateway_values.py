@@ -125,7 +125,9 @@ def test_half_a_surrogate_pair_is_taken_as_real_clients_send_it() -> None:
     assert request_hash("/p", halves)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b'{"a": Infinity}'])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b'{"a": Infinity}', '{"a": 1}'.encode("utf-16")]
+)
 def test_what_is_no_json_raises_valueerror(text: bytes) -> None:
     with pytest.raises(ValueError):
         decode(text)
@@ -155,6 +157,11 @@ def test_a_response_survives_the_journal(value: Any, stream: str | None) -> None
     raw = None if stream is None else stream.encode()
     response = ModelResponse(encode({"v": value}), raw, {"x-request-id": "r"}, Usage(1, 2, 3, 4))
     assert ModelResponse.from_record(response.to_record()) == response
+
+
+def test_a_response_with_half_a_surrogate_pair_survives_the_journal() -> None:
+    body = b'{ "x":  "\\ud83d" , "y": 1e400}'
+    assert ModelResponse.from_record(ModelResponse(body).to_record()).body == body
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ class Level(enum.IntEnum):
 
 
 class Odd(enum.Enum):
-    A = object()
-    B = object()
+    A = (1, object)
+    B = (2, object)
 
 
 @dataclasses.dataclass

@@ -111,7 +111,7 @@ def test_tools_are_loaded_described_and_called(tmp_path, python):
         (tmp_path / f"{name}.py").write_text(text)
     ran = subprocess.run(
         [python, "-s", "-W", "error", "-c", PROGRAM, str(tmp_path)],
-        env={"PYTHONPATH": str(WORKER), "PATH": os.environ["PATH"]},
+        env={"PYTHONPATH": str(WORKER), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=60,

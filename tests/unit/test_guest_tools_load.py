@@ -119,7 +119,7 @@ def test_what_is_wrong_with_a_file_is_told(root, text, name, error, message):
 
 
 def test_a_missing_file_is_told(root):
-    with pytest.raises(FileNotThereError, match="the file `tool_a.py` is not in the agent's folder"):
+    with pytest.raises(FileNotThereError, match=r"the file `tool_a\.py` is not in the agent's folder"):
         load(root)
 
 

@@ -1,13 +1,9 @@
 """`agentforge demo`: the expenses agent on three frameworks, on the embedded model unless another is set."""
 
-import asyncio
-import csv
 import os
-import random
 import time
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +11,10 @@ from agentforge.cli.examples import example_folder
 from agentforge.cli.output import print_json, say
 from agentforge.cli.session import JsonOption
 from agentforge.cli.showing import TextShown
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from random import Random
 
 __all__ = ["EXAMPLE", "demo"]
 
@@ -29,6 +29,9 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Ask one agent a question drawn at random, on three frameworks side by side, and check what its tool said."""
+    import asyncio
+    import random
+
     began = float(os.environ.get("AGENTFORGE_DEMO_SINCE") or time.time())
     folder = example_folder("expenses")
     category, expected = _question(folder, random.Random(seed))
@@ -48,8 +51,11 @@ def demo(
     say(f"the tool's result is right on {', '.join(str(result['framework']) for result in results)}")
 
 
-def _question(folder: Path, draw: random.Random) -> tuple[str, Decimal]:
+def _question(folder: Path, draw: "Random") -> "tuple[str, Decimal]":
     """Draw a category of the data file and add its amounts up, without the agent or its tool."""
+    import csv
+    from decimal import Decimal
+
     with (folder / "expenses.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     category = draw.choice(sorted({row["category"] for row in rows}))
@@ -75,7 +81,7 @@ def _project() -> Path:
     return project
 
 
-def _right(result: dict[str, Any], category: str, expected: Decimal) -> bool:
+def _right(result: dict[str, Any], category: str, expected: "Decimal") -> bool:
     """Whether the run succeeded and its tool, asked for this category, gave the expected sum."""
     calls = [call for call in result["tool_calls"] if call["arguments"].get("category") == category]
     return (

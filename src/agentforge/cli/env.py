@@ -11,7 +11,7 @@ from agentforge.cli.session import JsonOption, ProjectOption, with_forge
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Environments: build, list, show, remove.", no_args_is_help=True)
+app = typer.Typer(help="Environments: build, list, show, remove.", no_args_is_help=True, rich_markup_mode=None)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of an environment, as `env list` shows it.")]
 
 

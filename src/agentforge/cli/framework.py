@@ -10,7 +10,7 @@ from agentforge.cli.session import JsonOption, ProjectOption, with_forge
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Frameworks: list, show.", no_args_is_help=True)
+app = typer.Typer(help="Frameworks: list, show.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list", epilog="Example: agentforge framework list")

@@ -1,6 +1,5 @@
 """`agentforge host`: the process that serves the project."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from agentforge.errors.host import NoHost
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The project's host: status, stop, logs.", no_args_is_help=True)
+app = typer.Typer(help="The project's host: status, stop, logs.", no_args_is_help=True, rich_markup_mode=None)
 _STOP_TIMEOUT_S = 30.0
 
 
@@ -69,6 +68,8 @@ def logs(
 
 def _with_host(project: Path, work: Callable[[Any], Awaitable[Any]]) -> Any:
     """Run `work` with a connection to the running host; starts none. Raises NoHost."""
+    import asyncio
+
     from agentforge.api.connection import Connection
     from agentforge.api.starting import answers
 

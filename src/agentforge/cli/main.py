@@ -20,6 +20,7 @@ app = typer.Typer(
     epilog='Example: agentforge run agent.yaml "How much was travel?" --on langchain,crewai',
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", epilog=run.EXAMPLE)(run.run)

@@ -1,6 +1,5 @@
 """`agentforge run`: one agent on one framework or on several side by side."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +34,8 @@ def run(
     project: ProjectOption = Path(),
 ) -> None:
     """Run an agent and print its answer."""
+    import asyncio
+
     frameworks: list[str | None] = [*on.split(",")] if on else [None]
     options = {"model": model, "thread": thread, "stream": stream, "labels": _labels(label)}
     _check_framework_names(frameworks)
@@ -77,6 +78,8 @@ async def run_side_by_side(
     shown: Shown,
 ) -> list[dict[str, Any]]:
     """Run an agent on each framework at once and show events and results as `shown` does."""
+    import asyncio
+
     with Progress() as progress:
         shown.progress = progress
         runs = [_one(forge, agent, text, framework, options, shown, progress) for framework in frameworks]
@@ -94,6 +97,8 @@ async def _one(
     shown: Shown,
     progress: Progress,
 ) -> dict[str, Any]:
+    import asyncio
+
     name = framework or "run"
     handle = None
     try:

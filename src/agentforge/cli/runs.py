@@ -10,7 +10,7 @@ from agentforge.cli.session import JsonOption, ProjectOption, with_forge
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Runs: list, show, watch, cancel.", no_args_is_help=True)
+app = typer.Typer(help="Runs: list, show, watch, cancel.", no_args_is_help=True, rich_markup_mode=None)
 RunArgument = Annotated[str, typer.Argument(help="Id of a run, as `runs list` shows it.")]
 
 

@@ -1,13 +1,13 @@
 """A command's connection to its project's host."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from agentforge.api.client import Forge
+if TYPE_CHECKING:
+    from agentforge.api.client import Forge
 
 __all__ = ["JsonOption", "ProjectOption", "with_forge"]
 
@@ -19,11 +19,16 @@ ProjectOption = Annotated[
 ]
 
 
-def with_forge(project: Path, work: Callable[[Forge], Awaitable[T]]) -> T:
+def with_forge(project: Path, work: "Callable[[Forge], Awaitable[T]]") -> T:
     """Run `work` with a client of the project's host, started in the background if there is none."""
+
+    # Imported late, like all that only some commands need: `--help` answers at once.
+    from agentforge.api.client import Forge
 
     async def connected() -> T:
         async with Forge(project, background=True) as forge:
             return await work(forge)
+
+    import asyncio
 
     return asyncio.run(connected())

@@ -147,7 +147,8 @@ def _invalid(model: type[BaseModel], source: Source, path: KeyPath, error: Mappi
     what = f"`{key}` has no value" if value is None else f"`{key}` is {_said(path, value)}"
     wanted = f"expected {expected.format(**context)}" if expected else error["msg"]
     hint = _description(model, path)
-    if error["type"] == "string_type" and isinstance(value, bool | int | float):
+    is_secret = bool(path) and path[-1] in SECRET_KEYS
+    if error["type"] == "string_type" and isinstance(value, bool | int | float) and not is_secret:
         hint = f'Put it in quotes if it is text: `"{shown(value)}"`.'
     elif choices and isinstance(value, str):
         hint = did_you_mean(value, choices)

@@ -191,7 +191,7 @@ class _Locator:
         breaks = found[0].count("\n")
         if breaks:
             self._line += breaks
-            self._line_start = found.start() + found[0].find("\n") + 1
+            self._line_start = found.start() + found[0].rfind("\n") + 1
         self._at = found.end()
         return found[0]
 

@@ -74,7 +74,7 @@ def _call(
         path=request.path,
         body=body,
         data=data,
-        stream=False,
+        stream=data.get("stream") is True,
         retry=int(retry) if retry.isdecimal() else 0,
         started=started,
         request_hash=request_hash(request.path, data),

@@ -6,12 +6,14 @@ number like 1e400) goes through the standard library, which takes and gives what
 
 import hashlib
 import json
+from typing import Any
 
 import msgspec
 
-from agentforge.gateway.types import Json
+__all__ = ["Json", "decode", "encode", "request_hash", "with_model"]
 
-__all__ = ["decode", "encode", "request_hash", "with_model"]
+Json = Any
+"""A value that JSON can hold."""
 
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -28,7 +30,7 @@ def decode(data: bytes) -> Json:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        return json.loads(data.decode(), parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

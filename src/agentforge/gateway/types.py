@@ -6,9 +6,11 @@ The engine makes an `Upstream` per model alias and a `Grant` per attempt, implem
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
+
+from agentforge.gateway.canonical import Json, decode
 
 __all__ = [
     "CallObserver",
@@ -26,9 +28,6 @@ __all__ = [
     "UpstreamKind",
     "Usage",
 ]
-
-Json = Any
-"""A value that JSON can hold."""
 
 UpstreamKind = Literal["openai", "embedded"]
 
@@ -166,7 +165,7 @@ class ModelCall:
 class _Record(msgspec.Struct, omit_defaults=True):
     """How a response is kept in the journal."""
 
-    body: msgspec.Raw
+    body: str  # not as JSON in JSON: what real servers send and we take may be more than msgspec reads
     headers: dict[str, str] = {}
     stream: str | None = None
     usage: Usage | None = None
@@ -193,13 +192,13 @@ class ModelResponse:
     @property
     def data(self) -> dict[str, Json]:
         """`body` parsed."""
-        parsed: dict[str, Json] = msgspec.json.decode(self.body)
+        parsed: dict[str, Json] = decode(self.body)
         return parsed
 
     def to_record(self) -> bytes:
         """Return what the journal keeps: JSON with `body`, `headers`, `stream` and `usage`."""
-        stream = None if self.stream is None else self.stream.decode()
-        record = _Record(msgspec.Raw(self.body), dict(self.headers), stream, self.usage)
+        stream = None if self.stream is None else self.stream.decode(errors="replace")
+        record = _Record(self.body.decode(), dict(self.headers), stream, self.usage)
         return msgspec.json.encode(record)
 
     @classmethod
@@ -207,7 +206,7 @@ class ModelResponse:
         """Read what `to_record` wrote; `duration_ms` is 0."""
         kept = msgspec.json.decode(record, type=_Record)
         stream = None if kept.stream is None else kept.stream.encode()
-        return cls(bytes(kept.body), stream, kept.headers, kept.usage)
+        return cls(kept.body.encode(), stream, kept.headers, kept.usage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ from crewai import Agent, Crew, Task
 from crewai.hooks import register_after_tool_call_hook, register_before_llm_call_hook
 from crewai.llms.base_llm import call_stream_override
 from crewai.tools import BaseTool
-from crewai.utilities.pydantic_schema_utils import create_model_from_schema
-from pydantic import BaseModel
 
 from agentforge_worker.adapter import Adapter, AgentCard, AgentSpec, BuildContext, Result, RunContext, Source, Start
 
 from . import native
 from .events import Steps
+from .forms import Form, make_form
 from .llm import LoopLLM, RunKey
 from .messages import add_history, from_native, history, to_native
 from .native import Native
@@ -27,10 +26,8 @@ __all__ = ["CrewAIAdapter"]
 
 _THREADS = 64
 """CrewAI waits for the model in a thread of the loop's pool: as many runs can be at a model call at once."""
-_FIELDS = frozenset(
-    "temperature max_tokens max_completion_tokens top_p seed frequency_penalty presence_penalty "
-    "logprobs top_logprobs".split()
-)
+_FIELDS = {"temperature", "max_tokens", "top_p", "seed", "frequency_penalty", "presence_penalty"}
+_FIELDS |= {"max_completion_tokens", "logprobs", "top_logprobs"}
 """The settings that CrewAI's client takes by name; all others go into the request's body as they are."""
 _WRAPPED = "response"
 """The only property of the object that carries an output which is none itself."""
@@ -43,11 +40,11 @@ class Portable:
     spec: AgentSpec
     llm: LoopLLM
     tools: List[BaseTool]
-    output: Optional[Type[BaseModel]]
+    output: Optional[Type[Form]]
     idle: List[Crew] = field(default_factory=list)
 
     async def kick_off(self, text: str) -> Any:
-        """Run a crew on a task. Making one costs more than half of a run: one that has succeeded is used again."""
+        """Run a crew on a task. Making one costs half a run: one that has succeeded is used again."""
         crew = self.idle.pop() if self.idle else self._make_crew()
         crew.tasks[0].description = text
         output = await crew.akickoff()
@@ -85,13 +82,16 @@ class CrewAIAdapter(Adapter[Opened]):
 
     def __init__(self) -> None:
         self._key = RunKey()
+        self._threads: Optional[ThreadPoolExecutor] = None
         self._steps = Steps()
         register_after_tool_call_hook(stop_on_failure)
         register_before_llm_call_hook(add_history)
 
     def build(self, spec: AgentSpec, ctx: BuildContext) -> Portable:
         """Make the client and the tools."""
-        ctx.loop.set_default_executor(ThreadPoolExecutor(_THREADS, "crewai"))
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, "crewai")
+            ctx.loop.set_default_executor(self._threads)
         rest = {name: value for name, value in spec.settings.items() if name not in _FIELDS}
         llm = LoopLLM(
             model=spec.model,
@@ -102,7 +102,7 @@ class CrewAIAdapter(Adapter[Opened]):
             additional_params={"extra_body": rest} if rest else {},
             **{name: value for name, value in spec.settings.items() if name in _FIELDS},
         )
-        output = None if spec.output is None else create_model_from_schema(_as_object(spec.output), model_name="Answer")
+        output = None if spec.output is None else make_form(_as_object(spec.output), "Answer")
         return Portable(spec, llm, [make_tool(tool, ctx) for tool in spec.tools], output)
 
     def load(self, source: Source, ctx: BuildContext) -> Opened:
@@ -141,14 +141,18 @@ async def _run_portable(agent: Portable, request: Start) -> Result:
     added = from_native(output.tasks_output[0].messages[len(request.messages) + 2 :])
     if output.pydantic is None:
         return Result(output.raw, added)
-    value = output.pydantic.model_dump(mode="json", exclude_unset=True)
+    value = output.pydantic.model_dump()
     return Result(value if _is_object(agent.spec.output) else value[_WRAPPED], added)
 
 
 def _as_object(schema: Dict[str, Any]) -> Dict[str, Any]:
     if _is_object(schema):
         return schema
-    return {"type": "object", "properties": {_WRAPPED: schema}, "required": [_WRAPPED]}
+    inner = dict(schema)
+    outer: Dict[str, Any] = {"type": "object", "properties": {_WRAPPED: inner}, "required": [_WRAPPED]}
+    if "$defs" in inner:
+        outer["$defs"] = inner.pop("$defs")
+    return outer
 
 
 def _is_object(schema: Optional[Dict[str, Any]]) -> bool:

@@ -55,6 +55,4 @@ def describe(native: Union[Native, Callable[[], Native]]) -> AgentCard:
     tools = [tool.name for agent in agents for tool in agent.tools or ()]
     models = sorted({llm.model for llm in llms_of(native)})
     roles = [agent.role for agent in agents]
-    return AgentCard(
-        str(getattr(native, "name", None) or type(native).__name__), "", tools, models, {"agents": roles}
-    )
+    return AgentCard(str(getattr(native, "name", None) or type(native).__name__), "", tools, models, {"agents": roles})

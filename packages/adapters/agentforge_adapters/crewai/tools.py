@@ -4,11 +4,11 @@ from typing import Any, Callable, Dict
 
 from crewai.hooks import HookAborted, ToolCallHookContext
 from crewai.tools import BaseTool
-from crewai.utilities.pydantic_schema_utils import create_model_from_schema
 from pydantic import PrivateAttr
 
 from agentforge_worker.adapter import BuildContext, ToolFailed, ToolSpec
 
+from .forms import make_form
 from .waiting import wait
 
 __all__ = ["make_tool", "stop_on_failure"]
@@ -29,8 +29,7 @@ class HostTool(BaseTool):
 
 def make_tool(spec: ToolSpec, ctx: BuildContext) -> BaseTool:
     """Return the native tool; CrewAI calls it in a thread."""
-    form = create_model_from_schema(spec.parameters, model_name=spec.name)
-    tool = HostTool(name=spec.name, description=spec.description, args_schema=form)
+    tool = HostTool(name=spec.name, description=spec.description, args_schema=make_form(spec.parameters, spec.name))
     tool._call = lambda arguments: wait(ctx.call_tool(spec.name, _given(arguments, spec.parameters)))
     return tool
 
@@ -43,7 +42,7 @@ def stop_on_failure(context: ToolCallHookContext) -> None:
 
 
 def _given(arguments: Dict[str, Any], schema: Dict[str, Any]) -> Dict[str, Any]:
-    """Leave out what the model did not give: CrewAI fills it up with None."""
+    """Leave out nulls that stand for arguments not given: CrewAI tells the model that all are required."""
     properties, required = schema.get("properties", {}), schema.get("required", ())
     return {
         name: value

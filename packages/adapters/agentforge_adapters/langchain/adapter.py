@@ -141,9 +141,7 @@ def _tool(tool: ToolSpec, ctx: BuildContext) -> StructuredTool:
     async def call(**arguments: Any) -> Any:
         return await ctx.call_tool(tool.name, arguments)
 
-    return StructuredTool(
-        name=tool.name, description=tool.description, args_schema=tool.parameters, coroutine=call
-    )
+    return StructuredTool(name=tool.name, description=tool.description, args_schema=tool.parameters, coroutine=call)
 
 
 async def _last_value(states: AsyncIterator[Any]) -> Any:

@@ -150,4 +150,4 @@ def _from_wire(wire: Mapping[str, Any]) -> Message:
 
 
 def _is_async(function: Function) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

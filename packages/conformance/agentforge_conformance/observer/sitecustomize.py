@@ -16,13 +16,17 @@ def _note(kind, what):
     os.write(_file, (json.dumps([kind, str(what)]) + "\n").encode())
 
 
+def _absolute(path):
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100 (links stay as they were named)
+
+
 def _watch(event, args):
     if event == "open":
-        path, mode, flags = args
+        path, _, flags = args
         if isinstance(path, (str, bytes)) and isinstance(flags, int) and flags & _WRITING:
-            _note("write", os.path.abspath(os.fsdecode(path)))
+            _note("write", _absolute(path))
     elif event in ("os.mkdir", "os.rename", "os.symlink", "os.link"):
-        _note("write", os.path.abspath(os.fsdecode(args[1 if event != "os.mkdir" else 0])))
+        _note("write", _absolute(args[0 if event == "os.mkdir" else 1]))
     elif event == "socket.connect":
         _note("connect", args[1])
         print("connects to", args[1])

@@ -1,23 +1,28 @@
-"""The sample agent as a user of pydantic-ai would write it.
+"""The sample agent as a pydantic-ai user writes it: what the adapter's requests are compared with.
 
-native.py QUESTION [plain|stream|output|loop] [N]: one run (plain, streamed, or with a structured answer) prints the
-answer; `loop` makes N runs in one process and prints {"runs", "cpu_ms", "wall_ms"} per run. OPENAI_BASE_URL,
-OPENAI_API_KEY and OPENAI_MODEL say where to.
+    python native.py [--mode plain|stream] [--json-output] QUESTION
+    python native.py --loop N QUESTION        N runs in one process; prints CPU and wall milliseconds per run as JSON
+
+OPENAI_BASE_URL, OPENAI_API_KEY and AGENTFORGE_MODEL name the endpoint.
 """
 
+import argparse
 import asyncio
 import json
 import os
-import sys
+import statistics
 import time
 from typing import Any, Literal
 
 from pydantic_ai import Agent, StructuredDict
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
 
-INSTRUCTIONS = "You answer questions about the expense report. Use the tools."
-TOTALS = {"travel": 412.5, "meals": 96.2, "office": 58.0}
-OUTPUT = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+TOTALS = {"travel": 412.5, "meals": 96.0, "hotel": 730.0}
+OUTPUT = {
+    "type": "object",
+    "properties": {"total": {"type": "number", "description": "The sum in euros."}},
+    "required": ["total"],
+}
 
 
 def add(a: int, b: int) -> int:
@@ -25,58 +30,74 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def total_for(category: Literal["travel", "meals", "office"]) -> float:
-    """Return the total of one category of the report."""
+def total_for(category: Literal["travel", "meals", "hotel"]) -> float:
+    """Return the sum of the expenses of one category."""
     return TOTALS[category]
 
 
-def make(output_type: Any = str) -> "Agent[object, Any]":
-    """Make the agent."""
+def make_agent(output: bool) -> "Agent[object, Any]":
+    """Return the agent; its client is made once with it."""
     return Agent(
-        OpenAIChatModel(os.environ.get("OPENAI_MODEL", "scripted")),
-        instructions=INSTRUCTIONS,
+        OpenAIChatModel(os.environ.get("AGENTFORGE_MODEL", "scripted")),
+        name="expenses",
+        instructions="You answer questions about the expense report. Use the tools.",
         tools=[add, total_for],
-        output_type=output_type,
+        output_type=StructuredDict(OUTPUT) if output else str,
         model_settings=OpenAIChatModelSettings(
             temperature=0.2,
             max_tokens=300,
             top_p=0.9,
             stop_sequences=["END"],
             seed=7,
-            frequency_penalty=0.1,
-            presence_penalty=0.2,
+            presence_penalty=0.1,
+            frequency_penalty=0.3,
         ),
     )
 
 
-async def run(agent: "Agent[object, Any]", question: str) -> Any:
-    """Return the answer of one run."""
+async def plain(agent: "Agent[object, Any]", question: str) -> Any:
+    """Return the answer of a plain run."""
     return (await agent.run(question)).output
 
 
 async def stream(agent: "Agent[object, Any]", question: str) -> Any:
-    """Return the answer of one run that is watched token by token."""
+    """Return the answer of a run whose model requests stream."""
     async with agent.run_stream_events(question) as events:
         async for _ in events:
             pass
         return events.result.output
 
 
-async def loop(agent: "Agent[object, Any]", question: str, runs: int) -> None:
-    """Print what a run costs, the first one (imports, connections) left out."""
+async def loop(run: Any, agent: "Agent[object, Any]", question: str, count: int) -> None:
+    """Print what a run costs; the first one, which pays for lazy imports and connections, does not count."""
     await run(agent, question)
-    cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(runs):
+    walls = []
+    cpu = time.process_time()
+    for _ in range(count):
+        start = time.perf_counter()
         await run(agent, question)
-    cost = {"cpu_ms": time.process_time() - cpu, "wall_ms": time.perf_counter() - wall}
-    print(json.dumps({"runs": runs, **{name: round(s * 1000 / runs, 3) for name, s in cost.items()}}))
+        walls.append(time.perf_counter() - start)
+    cpu = time.process_time() - cpu
+    figures = {"cpu_ms": 1000 * cpu / count, "wall_ms": 1000 * statistics.median(walls)}
+    print(json.dumps({"runs": count, **{name: round(value, 3) for name, value in figures.items()}}))
+
+
+async def main() -> None:
+    """Run the agent as the command line says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("question")
+    parser.add_argument("--mode", choices=("plain", "stream"), default="plain")
+    parser.add_argument("--json-output", action="store_true")
+    parser.add_argument("--loop", type=int, default=0)
+    options = parser.parse_args()
+    run = stream if options.mode == "stream" else plain
+    agent = make_agent(options.json_output)
+    if options.loop:
+        await loop(run, agent, options.question, options.loop)
+        return
+    answer = await run(agent, options.question)
+    print(answer if isinstance(answer, str) else json.dumps(answer))
 
 
 if __name__ == "__main__":
-    question, mode = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "plain"
-    agent = make(StructuredDict(OUTPUT) if mode == "output" else str)
-    if mode == "loop":
-        asyncio.run(loop(agent, question, int(sys.argv[3])))
-    else:
-        answer = asyncio.run((stream if mode == "stream" else run)(agent, question))
-        print(answer if isinstance(answer, str) else json.dumps(answer))
+    asyncio.run(main())
