@@ -128,7 +128,30 @@ class TestPydanticAI(AdapterSuite):
             assert len(lab.requests(run)) == 2
             assert [d["name"] for k, d in run.events if k == "step.started"] == ["model", "double", "model"]
 
+    async def test_a_users_own_structured_answer_becomes_json(self, lab: Lab, tmp_path: Path) -> None:
+        """It is an object of the user's own class."""
+        (tmp_path / "typed.py").write_text(textwrap.dedent(TYPED))
+        source = {"root": str(tmp_path), "module": "typed", "attribute": "make"}
+        await lab.trial.open({"agent_id": "typed", "source": source})
+        lab.model.script("typed", Step(calls=[CalledTool("final_result", {"total": 2})]))
+        run = await lab.run("typed")
+        assert result(run)["output"] == {"total": 2, "day": "2026-11-01"}
 
+
+TYPED = """
+    import datetime
+
+    from pydantic import BaseModel
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel
+
+    class Sum(BaseModel):
+        total: int
+        day: datetime.date = datetime.date(2026, 11, 1)
+
+    def make():
+        return Agent(OpenAIChatModel("typed"), output_type=Sum)
+"""
 NATIVE = """
     from pydantic_ai import Agent
 

@@ -10,6 +10,7 @@ hold, the manifest says so in its capabilities, and the test is skipped with the
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from agentforge.frameworks import Catalogue, Release
-from agentforge.workers import AdapterCode, TrialRun
+from agentforge.workers import TrialRun
 from agentforge_conformance.fidelity import compare, differing_paths, readable
 from agentforge_conformance.lab import (
     ADD,
@@ -32,7 +33,7 @@ from agentforge_conformance.lab import (
     run_native,
     sample_agent,
 )
-from agentforge_conformance.scripted_model import CalledTool, ScriptedModel, Step
+from agentforge_conformance.scripted_model import CalledTool, RecordedRequest, ScriptedModel, Step
 from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = ["AdapterSuite"]
@@ -79,7 +80,7 @@ class AdapterSuite:
     @classmethod
     async def lab(cls, release: Release, python: Path) -> AsyncIterator[Lab]:
         """The worker that serves all tests."""
-        async with _lab(release, python) as lab:
+        async with open_lab(release, python) as lab:
             await lab.start()
             yield lab
 
@@ -203,7 +204,7 @@ class AdapterSuite:
         self, lab: Lab, first: TrialRun, release: Release, python: Path
     ) -> None:
         """Replay matches by request: a run that is executed again must ask the same."""
-        async with _lab(release, python) as other:
+        async with open_lab(release, python) as other:
             again = await other.start()
             assert [r.body for r in other.requests(again)] == [r.body for r in lab.requests(first)]
 
@@ -252,7 +253,9 @@ class AdapterSuite:
         """Test it."""
         needs("structured-output")
         run = await lab.run(await lab.open(output=_OUTPUT, tools=tools))
+        assert run.result is not None
         assert _output(run) == {"total": 2.0, "currency": "EUR"}
+        assert json.loads(run.result["messages"][-1]["content"]) == _output(run)
         assert [name for name, _ in run.tool_calls] == [tool["name"] for tool in tools]
 
     # ---- many at once
@@ -360,28 +363,32 @@ class AdapterSuite:
 
     # ---- the native program
 
-    @pytest.mark.parametrize("mode", ["plain", "stream"])
-    async def test_requests_are_those_of_the_native_program(
-        self, lab: Lab, release: Release, python: Path, mode: str
-    ) -> None:
-        """Test it."""
-        program = release.framework.folder / "samples" / "native.py"
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    @classmethod
+    async def native(cls, release: Release, python: Path) -> dict[str, list[RecordedRequest]]:
+        """The native program's requests by mode."""
         if release.framework.distribution == "":
             pytest.skip("plain Python has no client of its own to compare with")
-        async with ScriptedModel() as model:
-            await run_native(python, program, model, ["--mode", mode, "How much was it?"])
-            native = list(model.requests)
+        program = release.framework.folder / "samples" / "native.py"
+
+        async def recorded(mode: str) -> list[RecordedRequest]:
+            async with ScriptedModel() as model:
+                await run_native(python, program, model, ["--mode", mode, "How much was it?"])
+                return model.requests
+
+        plain, stream = await asyncio.gather(recorded("plain"), recorded("stream"))
+        return {"plain": plain, "stream": stream}
+
+    @pytest.mark.parametrize("mode", ["plain", "stream"])
+    async def test_requests_are_those_of_the_native_program(
+        self, lab: Lab, native: dict[str, list[RecordedRequest]], release: Release, mode: str
+    ) -> None:
+        """Test it."""
         run = await lab.run(await lab.open(settings=SAMPLE_SETTINGS), stream=mode == "stream")
-        differences = compare(native, lab.requests(run))
+        differences = compare(native[mode], lab.requests(run))
         assert differing_paths(differences) == self.unlike_native, readable(differences)
         readme = (release.framework.folder / "README.md").read_text("utf-8")
         assert [path for path in sorted(self.unlike_native) if path not in readme] == []
-
-
-def _lab(release: Release, python: Path) -> Any:
-    framework = release.framework
-    adapter = AdapterCode(framework.folder, release.adapter_module, release.adapter_class, framework.digest)
-    return open_lab(python, adapter, {**framework.telemetry, **framework.env})
 
 
 def _call(name: str, **arguments: Json) -> Step:

@@ -9,17 +9,18 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 
-from agentforge.environments import EnvironmentRequest, Environments
+from agentforge.environments import CheckReport, Environment, EnvironmentRequest, Environments
 from agentforge.frameworks import Release
 from agentforge.workers import AdapterCode, Trial, TrialRun, WorkerSpec
 from agentforge_conformance.scripted_model import RecordedRequest, ScriptedModel
+from agentforge_worker.tools import describe
 from agentforge_worker.wire import RpcError
 
 __all__ = [
@@ -53,19 +54,27 @@ SAMPLE_SETTINGS: dict[str, Json] = {
 """Every portable model setting, with a value that no framework sends by itself."""
 
 
-def _tool(name: str, description: str, **properties: Json) -> dict[str, Json]:
-    parameters = {"type": "object", "properties": properties, "required": list(properties)}
-    return {"name": name, "description": description, "parameters": parameters}
+def add(a: int, b: int) -> int:
+    """Add two whole numbers."""
+    return a + b
 
 
-ADD = _tool("add", "Add two whole numbers.", a={"type": "integer"}, b={"type": "integer"})
-TOTAL_FOR = _tool(
-    "total_for",
-    "Return the sum of the expenses of one category.",
-    category={"type": "string", "enum": list(_TOTALS)},
-)
-EXPLODE = _tool("explode", "Fail in every case.", why={"type": "string"})
-HANG = _tool("hang", "Never return.", why={"type": "string"})
+def total_for(category: Literal["travel", "meals", "hotel"]) -> float:
+    """Return the sum of the expenses of one category."""
+    return _TOTALS[category]
+
+
+def explode(why: str) -> str:
+    """Fail in every case."""
+    raise ZeroDivisionError(f"the report is empty: {why}")
+
+
+def hang(why: str) -> str:
+    """Never return."""
+    raise AssertionError("the lab waits in its place")
+
+
+ADD, TOTAL_FOR, EXPLODE, HANG = (describe(tool) for tool in (add, total_for, explode, hang))
 
 SAMPLE: dict[str, Json] = {
     "name": "expenses",
@@ -89,16 +98,11 @@ def sample_agent(**changes: Json) -> dict[str, Json]:
     return {**SAMPLE, **changes}
 
 
-async def _add(arguments: dict[str, Json]) -> Json:
-    return arguments["a"] + arguments["b"]
+def _body(function: Callable[..., Json]) -> Callable[[dict[str, Json]], Awaitable[Json]]:
+    async def call(arguments: dict[str, Json]) -> Json:
+        return function(**arguments)
 
-
-async def _total_for(arguments: dict[str, Json]) -> Json:
-    return _TOTALS[arguments["category"]]
-
-
-async def _explode(arguments: dict[str, Json]) -> Json:
-    raise ZeroDivisionError("the report is empty")
+    return call
 
 
 @dataclass
@@ -129,6 +133,14 @@ class Lab:
         self.warnings[agent_id] = opened["warnings"]
         return agent_id
 
+    async def open_native(self, root: Path, entrypoint: str) -> str:
+        """Open a native agent, `module:attribute` in a folder; returns its id."""
+        agent_id = f"native-{next(self._numbers)}"
+        module, _, attribute = entrypoint.partition(":")
+        source = {"root": str(root), "module": module, "attribute": attribute}
+        await self.trial.open({"agent_id": agent_id, "source": source})
+        return agent_id
+
     async def run(self, agent_id: str, text: Json = "How much was it?", **options: Json) -> TrialRun:
         """Run an agent to its end, at most a minute. Raises RpcError when it fails."""
         async with asyncio.timeout(60):
@@ -155,20 +167,23 @@ class Lab:
 
 
 @contextlib.asynccontextmanager
-async def open_lab(python: Path, adapter: AdapterCode, variables: Mapping[str, str]) -> AsyncIterator[Lab]:
-    """Start a scripted model and a worker."""
+async def open_lab(release: Release, python: Path, variables: Mapping[str, str] = {}) -> AsyncIterator[Lab]:
+    """Start a scripted model and a worker of a release's adapter; `variables` are added to its environment."""
+    framework = release.framework
+    adapter = AdapterCode(framework.folder, release.adapter_module, release.adapter_class, framework.digest)
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         model = await stack.enter_async_context(ScriptedModel())
         watch = {"PYTHONPATH": str(_HERE / "observer"), "AGENTFORGE_OBSERVATIONS": str(folder / "seen.jsonl")}
-        spec = WorkerSpec("agent", str(python), python, "sample", adapter, {**variables, **watch}, label="lab")
+        added = {**framework.telemetry, **framework.env, **watch, **variables}
+        spec = WorkerSpec("agent", str(python), python, "sample", adapter, added, label=release.reference)
         hanging = asyncio.Event()
 
-        async def hang(arguments: dict[str, Json]) -> Json:
+        async def wait(arguments: dict[str, Json]) -> Json:
             hanging.set()
             await asyncio.Event().wait()
 
-        tools = {"add": _add, "total_for": _total_for, "explode": _explode, "hang": hang}
+        tools = {"add": _body(add), "total_for": _body(total_for), "explode": _body(explode), "hang": wait}
         trial = await stack.enter_async_context(Trial(spec, model.base_url, tools))
         yield Lab(model, trial, folder / "seen.jsonl", hanging)
 
@@ -176,13 +191,19 @@ async def open_lab(python: Path, adapter: AdapterCode, variables: Mapping[str, s
 async def built_python(release: Release) -> Path:
     """Return the interpreter of a release's environment, built first if there is none yet.
 
-    Environments for tests are below `$AGENTFORGE_HOME`, else in the user's cache folder: they skip the check that
-    a user's environments have to pass.
+    Environments for tests are below `$AGENTFORGE_HOME`, else in the user's cache folder.
     """
     home = os.environ.get("AGENTFORGE_HOME") or platformdirs.user_cache_dir("agentforge-conformance", appauthor=False)
     environments = Environments(Path(home))
-    lock = await environments.lock(release)
-    return (await environments.ensure(EnvironmentRequest.for_release(release, lock))).python
+    request = EnvironmentRequest.for_release(release, await environments.lock(release))
+
+    async def first_run(candidate: Environment) -> CheckReport:
+        # With bytecode: what is imported here is not compiled again by each worker.
+        async with open_lab(release, candidate.python, {"PYTHONDONTWRITEBYTECODE": ""}) as lab:
+            await lab.start()
+            return CheckReport(version=lab.trial.worker.hello["probe"]["version"])
+
+    return (await environments.ensure(request, check=first_run)).python
 
 
 async def run_native(python: Path, program: Path, model: ScriptedModel, arguments: Sequence[str]) -> str:

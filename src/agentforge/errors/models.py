@@ -1,4 +1,4 @@
-"""AF5xx: what can go wrong between an agent and its model. AF520 to AF529 belong to the embedded model."""
+"""AF500 to AF549: what can go wrong between an agent and its model (AF55x: `errors/embedded.py`)."""
 
 from agentforge.errors.tree import AgentForgeError
 

@@ -9,9 +9,10 @@ from langchain.agents import create_agent
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import LLMResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import StructuredTool
 from langchain_openai import ChatOpenAI
+from langgraph.graph.state import CompiledStateGraph
 
 from agentforge_worker.adapter import (
     Adapter,
@@ -69,16 +70,13 @@ class LangChainAdapter(Adapter[Agent]):
 
     async def run(self, agent: Agent, request: Start, ctx: RunContext) -> Result:
         """Run the graph to its end."""
-        config: Dict[str, Any] = {"callbacks": [Steps(ctx)]}
-        if agent.spec is not None and agent.spec.max_steps:
-            config["recursion_limit"] = 2 * agent.spec.max_steps  # one for the model and one for its tools
         given: List[AnyMessage] = [_to_langchain(message) for message in request.messages]
         start: Any = {"messages": [*given, HumanMessage(request.text)]}
-        if agent.spec is None and not isinstance(request.input, str):
+        if agent.spec is None and not (_is_graph(agent) and isinstance(request.input, str)):
             start = request.input
-        if request.stream:
-            states = agent.runnable.astream(start, config, stream_mode=["values", "messages"])
-            end = await _last_value(states)
+        config = _config(agent.spec, ctx)
+        if request.stream and _is_graph(agent):
+            end = await _last_value(agent.runnable.astream(start, config, stream_mode=["values", "messages"]))
         else:
             end = await agent.runnable.ainvoke(start, config)
         return _result(end, len(given) + 1, agent.spec)
@@ -144,6 +142,20 @@ def _tool(tool: ToolSpec, ctx: BuildContext) -> StructuredTool:
     return StructuredTool(name=tool.name, description=tool.description, args_schema=tool.parameters, coroutine=call)
 
 
+def _is_graph(agent: Agent) -> bool:
+    return isinstance(agent.runnable, CompiledStateGraph)
+
+
+def _config(spec: Optional[AgentSpec], ctx: RunContext) -> RunnableConfig:
+    config: RunnableConfig = {"callbacks": [Steps(ctx)]}
+    if spec is not None:
+        # A step is one round: the model and the tools it asks for, two nodes of the graph.
+        limit = spec.framework_settings.get("recursion_limit") or 2 * (spec.max_steps or 0)
+        if limit:
+            config["recursion_limit"] = limit
+    return config
+
+
 async def _last_value(states: AsyncIterator[Any]) -> Any:
     last = None
     async for mode, value in states:
@@ -153,14 +165,19 @@ async def _last_value(states: AsyncIterator[Any]) -> Any:
 
 
 def _result(end: Any, given: int, spec: Optional[AgentSpec]) -> Result:
+    if isinstance(end, BaseMessage):
+        return Result(str(end.text), [_from_langchain(end)])
     messages = end.get("messages") if isinstance(end, dict) else None
     if not messages:
         return Result(end)
     added = [_from_langchain(message) for message in messages[given:]]
-    if spec is not None and spec.output is not None:
-        output = end["structured_response"]
-        return Result(output, [*_without_output_tool(added, spec), Message("assistant", json.dumps(output))])
-    return Result(str(messages[-1].text), added)
+    if spec is None or spec.output is None:
+        return Result(str(messages[-1].text), added)
+    output = end["structured_response"]
+    added = _without_output_tool(added, spec)
+    if not added or added[-1].role != "assistant":
+        added.append(Message("assistant", json.dumps(output, ensure_ascii=False)))
+    return Result(output, added)
 
 
 def _without_output_tool(messages: List[Message], spec: AgentSpec) -> List[Message]:

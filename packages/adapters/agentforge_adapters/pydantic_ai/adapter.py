@@ -3,13 +3,14 @@
 from typing import Any, AsyncIterable, Awaitable, Callable, Dict, Optional
 
 from openai import AsyncOpenAI
-from pydantic_ai import Agent, StructuredDict, Tool, ToolOutput, UsageLimits
+from pydantic_ai import Agent, Tool, UsageLimits
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings, OpenAIResponsesModel
 from pydantic_ai.profiles.openai import SAMPLING_PARAMS
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.toolsets import FunctionToolset
+from pydantic_core import to_jsonable_python
 
 from agentforge_worker.adapter import (
     Adapter,
@@ -22,7 +23,8 @@ from agentforge_worker.adapter import (
     ToolSpec,
 )
 
-from .messages import OUTPUT_TOOL, from_native, to_native
+from .messages import from_native, to_native
+from .output import output_type, unwrapped
 
 __all__ = ["PydanticAIAdapter"]
 
@@ -40,8 +42,6 @@ _NAMES = {
     "reasoning_effort": "openai_reasoning_effort",
 }
 """pydantic-ai's names of settings. Others have none and reach the wire as they are."""
-_WRAPPED = "response"
-"""The one property of the object that carries an output which is no object; pydantic-ai's own name for it."""
 
 
 class PydanticAIAdapter(Adapter["Agent[Any, Any]"]):
@@ -63,7 +63,7 @@ class PydanticAIAdapter(Adapter["Agent[Any, Any]"]):
             description=spec.description or None,
             instructions=spec.prompt or None,
             tools=[_tool(tool, ctx) for tool in spec.tools],
-            output_type=str if spec.output is None else ToolOutput(_output_type(spec.output), name=OUTPUT_TOOL),
+            output_type=output_type(spec.output),
             model_settings=settings,
             retries=spec.framework_settings.get("retries"),
         )
@@ -87,8 +87,9 @@ class PydanticAIAdapter(Adapter["Agent[Any, Any]"]):
             capabilities=[Steps(ctx)],
             event_stream_handler=_read if request.stream else None,
         )
-        wrapped = spec is not None and spec.output is not None and not _is_object(spec.output)
-        return Result(done.output[_WRAPPED] if wrapped else done.output, from_native(done.new_messages()))
+        schema = spec.output if spec else None
+        output = unwrapped(schema, done.output) if spec else to_jsonable_python(done.output)
+        return Result(output, from_native(done.new_messages(), schema))
 
     def _shared_client(self, ctx: BuildContext) -> AsyncOpenAI:
         """Return this process's client: it asks for the key at each request, and gets that of the request's run."""
@@ -106,12 +107,13 @@ class Steps(AbstractCapability[Any]):
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
+        self._schema = run.spec.output if run.spec else None
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> ModelResponse:
         """Make a model request a step."""
         with self._run.step("model", kind="model"):
             response: ModelResponse = await handler(request_context)
-        for message in from_native([response]):
+        for message in from_native([response], self._schema):
             self._run.emit("message.added", vars(message))
         return response
 
@@ -157,20 +159,6 @@ def _warn_of_dropped(model: OpenAIChatModel, settings: OpenAIChatModelSettings, 
         if native in settings:
             text = "`%s` is not sent: pydantic-ai leaves sampling settings out for the reasoning model `%s`"
             ctx.warn(text % (wire_names[native], model.model_name))
-
-
-def _output_type(schema: Dict[str, Any]) -> Any:
-    if _is_object(schema):
-        return StructuredDict(schema)
-    inner = dict(schema)
-    outer: Dict[str, Any] = {"type": "object", "properties": {_WRAPPED: inner}, "required": [_WRAPPED]}
-    if "$defs" in inner:
-        outer["$defs"] = inner.pop("$defs")
-    return StructuredDict(outer)
-
-
-def _is_object(schema: Dict[str, Any]) -> bool:
-    return schema.get("type") == "object"
 
 
 def _use_run_token(agent: "Agent[Any, Any]", ctx: RunContext) -> None:

@@ -1,7 +1,7 @@
 """The conversation in pydantic-ai's form and in the neutral one."""
 
 import json
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from pydantic_ai.messages import (
     ModelMessage,
@@ -19,10 +19,9 @@ from pydantic_ai.messages import (
 
 from agentforge_worker.adapter import Message
 
-__all__ = ["OUTPUT_TOOL", "from_native", "to_native"]
+from .output import OUTPUT_TOOL, Schema, unwrapped
 
-OUTPUT_TOOL = "final_result"
-"""pydantic-ai's own name for the tool through which a structured answer comes. It is no part of the conversation."""
+__all__ = ["from_native", "to_native"]
 
 
 def to_native(messages: Sequence[Message]) -> List[ModelMessage]:
@@ -38,7 +37,7 @@ def to_native(messages: Sequence[Message]) -> List[ModelMessage]:
     return history
 
 
-def from_native(messages: Sequence[ModelMessage]) -> List[Message]:
+def from_native(messages: Sequence[ModelMessage], schema: Optional[Schema]) -> List[Message]:
     """Return what a run added, in the neutral form; a structured answer is an assistant message with JSON in it.
 
     The user's prompt is left out: it is the run's input.
@@ -46,7 +45,7 @@ def from_native(messages: Sequence[ModelMessage]) -> List[Message]:
     return [
         neutral
         for message in messages
-        for neutral in (_of_response(message) if isinstance(message, ModelResponse) else _of_request(message))
+        for neutral in (_of_response(message, schema) if isinstance(message, ModelResponse) else _of_request(message))
     ]
 
 
@@ -64,13 +63,13 @@ def _request_part(message: Message, tool_names: Dict[str, str]) -> ModelRequestP
     return UserPromptPart(message.content)
 
 
-def _of_response(message: ModelResponse) -> List[Message]:
+def _of_response(message: ModelResponse, schema: Optional[Schema]) -> List[Message]:
     calls = [
         {"id": call.tool_call_id, "name": call.tool_name, "arguments": call.args_as_dict()}
         for call in message.tool_calls
         if call.tool_name != OUTPUT_TOOL
     ]
-    answers = [call.args_as_dict() for call in message.tool_calls if call.tool_name == OUTPUT_TOOL]
+    answers = [unwrapped(schema, call.args_as_dict()) for call in message.tool_calls if call.tool_name == OUTPUT_TOOL]
     neutral = [Message("assistant", message.text or "", calls)] if message.text or calls else []
     return neutral + [Message("assistant", json.dumps(answer, ensure_ascii=False)) for answer in answers]
 
