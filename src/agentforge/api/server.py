@@ -114,7 +114,7 @@ class HostServer:
                 "runs": runs,
                 "rss_mib": round(worker.rss_mib, 1),
             }
-            for worker, runs in self._engine.staff.pool.workers()
+            for worker, runs in self._engine.staff.workers()
         ]
         return {
             "version": __version__,

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from agentforge.errors.store import LeaseLost, RunNotFound
 from agentforge.frameworks import Catalogue
 from agentforge.gateway import EmbeddedModel, Gateway, Secret, Upstream
 from agentforge.store import Event, Lease, ProjectId, Run, RunId, Store, open_store
-from agentforge.workers import Handlers, PoolLimits, WorkerTimeouts
+from agentforge.workers import Handlers, PoolLimits, WorkerTimeouts, worker_zip
 
 __all__ = ["Engine", "Submission"]
 
@@ -81,7 +82,7 @@ class Engine:
         self._environ = environ
         self._clock = clock
         self._embedded = embedded
-        home = data_home(environ)
+        self._home = home = data_home(environ)
         self.environments = Environments(home, environ=environ)
         catalogue = Catalogue.discover(catalogue_folders, self.environments.interpreters.exists)
         self.provision = Provision(root, catalogue, self.environments, AdapterStore(home / "adapters"))
@@ -120,8 +121,13 @@ class Engine:
             self.gateway,
             self.environments,
             Handlers(calls.serve, reports.event, reports.log, reports.warn),
-            folder=state / "workers",
-            limits=PoolLimits(workers_per_key=max(2, os.cpu_count() or 2), idle_s=config.idle_s),
+            folder=_emptied(state / "workers"),
+            pyz=worker_zip(self._home / "workers"),
+            limits=PoolLimits(
+                workers=config.max_workers,
+                workers_per_key=min(config.max_workers, max(2, os.cpu_count() or 2)),
+                idle_s=config.idle_s,
+            ),
             timeouts=WorkerTimeouts(start_s=config.start_timeout_s, terminate_s=config.terminate_grace_s),
         )
         self._runner = Runner(self._store, self.provision, self._versions, self.gateway, self.staff, self._clock)
@@ -363,6 +369,13 @@ def _checked_thread(thread: str | None) -> str | None:
     if thread is not None and not (0 < len(thread) <= 200 and thread.isprintable()):
         raise ThreadInvalid(f"`{thread[:50]}` can't be the name of a thread")
     return thread
+
+
+def _emptied(folder: Path) -> Path:
+    """Delete what the workers of a killed host left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _make_state_folder(state: Path) -> None:

@@ -83,7 +83,7 @@ class Runner:
             execution.prepared.version.id,
             execution.prepared.definition.is_native,
         )
-        async with self._staff.pool.lease(spec) as worker:
+        async with self._staff.lease(spec) as worker:
             return await self._attempt(execution, worker, environment)
 
     async def _provide(self, execution: Execution) -> Environment:
@@ -96,7 +96,7 @@ class Runner:
             tool_environment = await self._provision.ensure(request, None, tell)
             root = await self._versions.folder(prepared.version)
             spec = self._staff.tool_spec(tool_environment, prepared.version.id)
-            execution.toolbox = PythonTools(ToolStaff(self._staff.pool, spec), root)
+            execution.toolbox = PythonTools(ToolStaff(self._staff, spec), root)
             declared = [_tool(each) for each in prepared.definition.tools]
             described = await self._versions.tools(prepared.version, execution.toolbox, declared)
             execution.tools = {tool.name: tool for tool in described}
@@ -206,7 +206,7 @@ class Runner:
             await self._gateway.revoke(execution.token)
             await asyncio.wait([work], timeout=_CANCEL_GRACE_S)
         if not work.done() and worker is not None and execution.token:
-            self._staff.pool.retire(worker)
+            self._staff.retire(worker)
             if self._runs_of(worker) <= 1:
                 await worker.kill("did not leave a cancelled run")
         if not work.done():
@@ -214,11 +214,11 @@ class Runner:
             await asyncio.wait([work])
 
     def _worker(self, execution: Execution) -> Worker | None:
-        live = (worker for worker, _ in self._staff.pool.workers())
+        live = (worker for worker, _ in self._staff.workers())
         return next((worker for worker in live if worker.id == execution.worker_id), None)
 
     def _runs_of(self, worker: Worker) -> int:
-        return next((runs for each, runs in self._staff.pool.workers() if each is worker), 0)
+        return next((runs for each, runs in self._staff.workers() if each is worker), 0)
 
     async def _conclude(self, execution: Execution, work: "asyncio.Task[_Answer]") -> None:
         status, error = _outcome(execution, work)

@@ -17,7 +17,6 @@ from agentforge.workers import (
     Worker,
     WorkerSpec,
     WorkerTimeouts,
-    worker_zip,
 )
 
 __all__ = ["Staff", "ToolStaff"]
@@ -33,6 +32,7 @@ class Staff:
         handlers: Handlers,
         *,
         folder: Path,
+        pyz: Path,
         limits: PoolLimits,
         timeouts: WorkerTimeouts,
     ) -> None:
@@ -41,8 +41,10 @@ class Staff:
         self._handlers = handlers
         self._folder = folder
         self._timeouts = timeouts
-        self._pyz = worker_zip(folder)
-        self.pool = Pool(self._start, limits)
+        self._pyz = pyz
+        # Two pools: a run that waits for its tool's worker must not keep that worker from starting.
+        self._agents = Pool(self._start, limits, "w")
+        self._tools = Pool(self._start, limits, "t")
 
     def agent_spec(
         self, environment: Environment, release: Release, adapter: AdapterCode, agent_version: str, native: bool
@@ -71,9 +73,24 @@ class Staff:
             label="tools",
         )
 
+    def lease(self, spec: WorkerSpec) -> contextlib.AbstractAsyncContextManager[Worker]:
+        """Give a worker for one run, or for one tool call."""
+        return self._pool(spec).lease(spec)
+
+    def retire(self, worker: Worker) -> None:
+        """Have a worker serve nothing more."""
+        self._pool(worker.spec).retire(worker)
+
+    def workers(self) -> list[tuple[Worker, int]]:
+        """Return the live workers, each with the number of its runs or calls."""
+        return [*self._agents.workers(), *self._tools.workers()]
+
     async def close(self) -> None:
         """Stop all workers."""
-        await self.pool.close()
+        await asyncio.gather(self._agents.close(), self._tools.close())
+
+    def _pool(self, spec: WorkerSpec) -> Pool:
+        return self._agents if spec.kind == "agent" else self._tools
 
     async def _start(self, worker_id: str, spec: WorkerSpec) -> Worker:
         with contextlib.ExitStack() as stack:
@@ -98,17 +115,17 @@ class Staff:
 class ToolStaff:
     """Implements the tools layer's `ToolWorkers` for one agent version."""
 
-    def __init__(self, pool: Pool, spec: WorkerSpec) -> None:
-        self._pool = pool
+    def __init__(self, staff: Staff, spec: WorkerSpec) -> None:
+        self._staff = staff
         self._spec = spec
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[ToolWorker]:
         """Give a worker of the tool environment for one call."""
-        async with self._pool.lease(self._spec) as worker:
+        async with self._staff.lease(self._spec) as worker:
             yield worker
 
     def retire(self, worker: ToolWorker) -> None:
         """Have a worker serve nothing more: something hangs in it."""
         if isinstance(worker, Worker):
-            self._pool.retire(worker)
+            self._staff.retire(worker)

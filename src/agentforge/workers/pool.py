@@ -22,6 +22,8 @@ Starter = Callable[[str, WorkerSpec], Awaitable[Worker]]
 class PoolLimits:
     """Bounds of a pool."""
 
+    workers: int = 16
+    """Processes in the whole pool; the one idle for longest makes room for a key that has none."""
     workers_per_key: int = 2
     """Processes for runs of one key."""
     runs_per_worker: int = 1000
@@ -73,11 +75,12 @@ class _Group:
 
 
 class Pool:
-    """Leases workers to runs. `start` makes one; for each key it is under way once at a time."""
+    """Leases workers to runs. `start` makes one, for each key one at a time; their ids begin with `prefix`."""
 
-    def __init__(self, start: Starter, limits: PoolLimits = PoolLimits()) -> None:
+    def __init__(self, start: Starter, limits: PoolLimits = PoolLimits(), prefix: str = "w") -> None:
         self._start = start
         self._limits = limits
+        self._prefix = prefix
         self._groups: dict[str, _Group] = {}
         self._numbers = itertools.count(1)
         self._starts: set[asyncio.Task[None]] = set()
@@ -144,17 +147,36 @@ class Pool:
         if seat.retired:
             self._retire(seat, "retired")
         self._serve(group)
+        if not seat.active:
+            self._serve_waiting()
 
     def _serve(self, group: _Group) -> None:
         group.hand_out()
         room = len(group.usable()) < self._limits.workers_per_key
-        if group.waiters and room and not group.starting and not self._closed:
+        if group.waiters and room and not group.starting and not self._closed and self._room():
             group.starting = True
             _keep(self._starts, self._add(group))
 
+    def _serve_waiting(self) -> None:
+        """Serve every group that waits: a process has ended or become idle, and its room is anybody's."""
+        for group in list(self._groups.values()):
+            if group.waiters:
+                self._serve(group)
+
+    def _room(self) -> bool:
+        """Whether one more process may start; if not, have the one that was idle longest make room."""
+        groups = self._groups.values()
+        seats = [seat for group in groups for seat in group.seats]
+        if len(seats) + sum(group.starting for group in groups) < self._limits.workers:
+            return True
+        idle = [seat for seat in seats if not seat.active]
+        if idle and not any(seat.retired for seat in idle):  # else room is being made already
+            self._retire(min(idle, key=lambda seat: seat.idle_since), "made room")
+        return False
+
     async def _add(self, group: _Group) -> None:
         try:
-            worker = await self._start(f"w{next(self._numbers)}", group.spec)
+            worker = await self._start(f"{self._prefix}{next(self._numbers)}", group.spec)
             if not worker.alive:
                 raise WorkerDied(f"worker `{worker.id}` of `{group.spec.label}` ended right after its start")
         except Exception as error:
@@ -174,7 +196,7 @@ class Pool:
 
     def _forget(self, group: _Group, worker: Worker) -> None:
         group.seats = [seat for seat in group.seats if seat.worker is not worker]
-        self._serve(group)
+        self._serve_waiting()
 
     def _retire(self, seat: _Seat, reason: str) -> None:
         seat.retired = True
