@@ -3,22 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentforge import __version__
+from agentforge.api.answers import JsonAnswer, documented
 from agentforge.api.environment_routes import environment_routes
 from agentforge.api.framework_routes import framework_routes
 from agentforge.api.problems import install
+from agentforge.api.schemas import EventPage, HostObject, RunPage, RunResultObject, RunSummary, Status, Stopping
 from agentforge.api.sse import MEDIA_TYPE, sse
 from agentforge.engine import Engine, Submission, event_json, summary_json
 
 __all__ = ["make_app"]
-
-Status = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 
 
 class RunRequest(BaseModel):
@@ -70,14 +70,14 @@ def make_app(engine: Engine, describe: Callable[[], dict[str, Any]], stop: Calla
 def _host_routes(describe: Callable[[], dict[str, Any]], stop: Callable[[], None]) -> APIRouter:
     routes = APIRouter(tags=["host"])
 
-    @routes.get("/host", summary="What this host is and does")
-    async def host() -> dict[str, Any]:
-        return describe()
+    @routes.get("/host", summary="What this host is and does", **documented(HostObject))
+    async def host() -> JsonAnswer:
+        return JsonAnswer(describe())
 
-    @routes.post("/host/stop", status_code=202, summary="Stop this host")
-    async def stop_host() -> dict[str, Any]:
+    @routes.post("/host/stop", summary="Stop this host", **documented(Stopping, 202))
+    async def stop_host() -> JsonAnswer:
         asyncio.get_running_loop().call_later(0.05, stop)
-        return {"stopping": True}
+        return JsonAnswer({"stopping": True}, 202)
 
     return routes
 
@@ -85,15 +85,15 @@ def _host_routes(describe: Callable[[], dict[str, Any]], stop: Callable[[], None
 def _run_routes(engine: Engine) -> APIRouter:
     routes = APIRouter(prefix="/runs", tags=["runs"])
 
-    @routes.post("", status_code=201, summary="Start a run")
+    @routes.post("", summary="Start a run", **documented(RunSummary, 201))
     async def submit(
         request: RunRequest,
         key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)] = None,
-    ) -> dict[str, Any]:
+    ) -> JsonAnswer:
         run = await engine.submit(request.submission(engine.root, key))
-        return summary_json(run)
+        return JsonAnswer(summary_json(run), 201)
 
-    @routes.get("", summary="List runs, newest first")
+    @routes.get("", summary="List runs, newest first", **documented(RunPage))
     async def list_runs(
         status: Status | None = None,
         agent: str | None = None,
@@ -101,36 +101,41 @@ def _run_routes(engine: Engine) -> APIRouter:
         label: Annotated[list[str] | None, Query(description="`key=value`, repeatable")] = None,
         before: Annotated[str | None, Query(description="Cursor: `next` of the page before")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    ) -> dict[str, Any]:
+    ) -> JsonAnswer:
         labels = dict(each.split("=", 1) for each in label or [] if "=" in each)
         runs, following = await engine.runs(
             status=status, agent=agent, framework=framework, labels=labels or None, before=before, limit=limit
         )
-        return {"runs": [summary_json(run) for run in runs], "next": following}
+        return JsonAnswer({"runs": [summary_json(run) for run in runs], "next": following})
 
-    @routes.get("/{run_id}", summary="A run's result object")
+    @routes.get("/{run_id}", summary="A run's result object", **documented(RunResultObject))
     async def show(
         run_id: str, wait_s: Annotated[float, Query(ge=0, le=60, description="Wait for the end up to this long")] = 0
-    ) -> dict[str, Any]:
-        return await engine.result(run_id, wait_s)
+    ) -> JsonAnswer:
+        return JsonAnswer(await engine.result(run_id, wait_s))
 
-    @routes.post("/{run_id}/cancel", summary="Cancel a run and wait for its end")
-    async def cancel(run_id: str) -> dict[str, Any]:
+    @routes.post("/{run_id}/cancel", summary="Cancel a run and wait for its end", **documented(RunResultObject))
+    async def cancel(run_id: str) -> JsonAnswer:
         await engine.cancel(run_id)
-        return await engine.result(run_id)
+        return JsonAnswer(await engine.result(run_id))
 
-    @routes.get("/{run_id}/events", summary="A run's events: a page, or a live stream (text/event-stream)")
-    async def events(
+    @routes.get(
+        "/{run_id}/events",
+        summary="A run's events: a page, or a live stream (text/event-stream)",
+        **documented(EventPage),
+    )
+    async def list_events(
         request: Request,
         run_id: str,
         after: Annotated[int, Query(ge=0, description="Number of the last event seen")] = 0,
         last_event_id: Annotated[int | None, Header(ge=0)] = None,
-    ) -> Any:
+    ) -> Response:
         await engine.get(run_id)
         after = last_event_id if last_event_id is not None else after
         if MEDIA_TYPE in request.headers.get("accept", ""):
             return StreamingResponse(_event_stream(engine, run_id, after), media_type=MEDIA_TYPE)
-        return {"events": [event_json(event) for event in await engine.recorded_events(run_id, after)]}
+        events = await engine.recorded_events(run_id, after)
+        return JsonAnswer({"events": [event_json(event) for event in events]})
 
     return routes
 

@@ -11,7 +11,9 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentforge.api.answers import JsonAnswer, documented
 from agentforge.api.problems import problem
+from agentforge.api.schemas import EnvironmentList, EnvironmentObject
 from agentforge.api.sse import MEDIA_TYPE, sse
 from agentforge.engine import Engine, Submission
 from agentforge.environments import BuildProgress, Environment
@@ -35,16 +37,16 @@ def environment_routes(engine: Engine) -> APIRouter:
     """Return the routes below /environments."""
     routes = APIRouter(prefix="/environments", tags=["environments"])
 
-    @routes.get("", summary="List built environments")
-    async def list_environments(sizes: bool = False) -> dict[str, Any]:
+    @routes.get("", summary="List built environments", **documented(EnvironmentList))
+    async def list_environments(sizes: bool = False) -> JsonAnswer:
         found = await asyncio.to_thread(engine.environments.list)
         shown = await asyncio.to_thread(lambda: [environment_json(each, sizes=sizes) for each in found])
-        return {"environments": shown}
+        return JsonAnswer({"environments": shown})
 
-    @routes.get("/{environment_id}", summary="One environment")
-    async def show(environment_id: str) -> dict[str, Any]:
+    @routes.get("/{environment_id}", summary="One environment", **documented(EnvironmentObject))
+    async def show(environment_id: str) -> JsonAnswer:
         found = await asyncio.to_thread(engine.environments.get, environment_id)
-        return await asyncio.to_thread(environment_json, found, sizes=True)
+        return JsonAnswer(await asyncio.to_thread(environment_json, found, sizes=True))
 
     @routes.post("", summary="Build; the answer is a stream of progress events, last `ready` or `error`")
     async def build(request: EnvironmentBuild) -> StreamingResponse:

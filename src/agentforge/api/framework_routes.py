@@ -5,6 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from agentforge.api.answers import JsonAnswer, documented
+from agentforge.api.schemas import FrameworkList, FrameworkObject
 from agentforge.engine import Engine
 from agentforge.frameworks import Manifest
 
@@ -15,17 +17,18 @@ def framework_routes(engine: Engine) -> APIRouter:
     """Return the routes below /frameworks."""
     routes = APIRouter(prefix="/frameworks", tags=["frameworks"])
 
-    @routes.get("", summary="List frameworks")
-    async def list_frameworks() -> dict[str, Any]:
+    @routes.get("", summary="List frameworks", **documented(FrameworkList))
+    async def list_frameworks() -> JsonAnswer:
         built = await asyncio.to_thread(_built, engine)
         names = engine.catalogue.names()
-        return {"frameworks": [_summary(engine, engine.catalogue.get(name), built) for name in names]}
+        found = [_summary(engine, engine.catalogue.get(name), built) for name in names]
+        return JsonAnswer({"frameworks": found})
 
-    @routes.get("/{name}", summary="One framework with releases and capabilities")
-    async def show(name: str) -> dict[str, Any]:
+    @routes.get("/{name}", summary="One framework with releases and capabilities", **documented(FrameworkObject))
+    async def show(name: str) -> JsonAnswer:
         manifest = engine.catalogue.get(name)
         built = await asyncio.to_thread(_built, engine)
-        return {
+        found = {
             **_summary(engine, manifest, built),
             "homepage": manifest.homepage,
             "docs": manifest.docs,
@@ -37,6 +40,7 @@ def framework_routes(engine: Engine) -> APIRouter:
             "adapter_digest": manifest.digest,
             "folder": str(manifest.folder),
         }
+        return JsonAnswer(found)
 
     return routes
 

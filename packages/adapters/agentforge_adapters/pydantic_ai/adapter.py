@@ -84,7 +84,7 @@ class PydanticAIAdapter(Adapter["Agent[Any, Any]"]):
             request.text,
             message_history=to_native(request.messages),
             usage_limits=UsageLimits(request_limit=spec.max_steps) if spec and spec.max_steps else None,
-            capabilities=None,
+            capabilities=[Steps(ctx)],
             event_stream_handler=_read if request.stream else None,
         )
         schema = spec.output if spec else None

@@ -1,0 +1,55 @@
+"""What tests with real processes share: the environments of this machine, and a project for each test."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from .project_world import Project, open_project
+
+_REPOSITORY = Path(__file__).parents[2]
+_BUILD_TIMEOUT_S = 600
+"""Also for a test that needs a framework's environment and is the first one to: it builds it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("framework") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_BUILD_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home() -> Iterator[Path]:
+    """The folder of built environments, kept between test runs: `$AGENTFORGE_TEST_HOME`, else in the repository.
+
+    Nothing else of the caller's settings reaches a test.
+    """
+    folder = Path(os.environ.get("AGENTFORGE_TEST_HOME") or _REPOSITORY / ".agentforge-test").resolve()
+    runtime = tempfile.mkdtemp(prefix="af-", dir="/tmp")  # short: sockets are below it
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AGENTFORGE_", "OPENAI_")):
+                patch.delenv(name)
+        patch.setenv("AGENTFORGE_HOME", str(folder))
+        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        patch.setenv("NO_COLOR", "1")
+        yield folder
+    shutil.rmtree(runtime, ignore_errors=True)
+
+
+@pytest_asyncio.fixture
+async def project(tmp_path: Path) -> AsyncIterator[Project]:
+    """A project of the test's own."""
+    async with open_project(tmp_path / "project") as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_project(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Project]:
+    """A project, its host and its workers for the tests of one module, which must leave them working."""
+    async with open_project(tmp_path_factory.mktemp("shared") / "project") as opened:
+        yield opened
