@@ -6,22 +6,29 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STARTED := $(shell date +%s)
 
+.NOTPARALLEL:
 .PHONY: help setup demo test lint format types layers docs unit process live lock generate changelog clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv with everything that AgentForge needs; quick when nothing changed
-	@if ! command -v python3 >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-venv; \
-	  else \
-	    echo "error: there is no python3" >&2; \
-	    echo "hint: install Python 3.11 or later with its venv module: apt-get install python3 python3-venv" >&2; \
-	    exit 1; \
-	  fi; \
-	fi
-	@python3 scripts/setup.py
+	@find_python() { \
+	  for each in python3 python3.13 python3.12 python3.11; do \
+	    if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo "$$each"; return; fi; \
+	  done; \
+	}; \
+	python=$$(find_python); \
+	if [ -z "$$python" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-venv; \
+	  python=$$(find_python); \
+	fi; \
+	if [ -z "$$python" ]; then \
+	  echo "error: there is no Python 3.11 or later" >&2; \
+	  echo "hint: install one with its venv module: apt-get install python3 python3-venv (as root)" >&2; \
+	  exit 1; \
+	fi; \
+	"$$python" scripts/setup.py
 
 # The clock of the demo starts with the clone where this is the first thing done with it.
 demo: ## one agent on three frameworks, on the embedded model, without any key

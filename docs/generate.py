@@ -1,7 +1,7 @@
 """Writes the parts of the reference that come out of the code: `python docs/generate.py [--check]`.
 
 A page keeps its prose by hand; what stands between `<!-- generated: NAME -->` and `<!-- /generated -->` is written
-here, by the function of that name in `docs/generators.py`. `openapi.json` is written whole. A test holds all of it
+here, by the function of that name in `docs/generators/`. `openapi.json` is written whole. A test holds all of it
 current.
 """
 
@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent))  # `generators` is beside this file
 
-from generators import BLOCKS, FILES  # noqa: E402  beside this file, which is no package
+from generators import BLOCKS, FILES
 
 __all__ = ["main", "stale", "written"]
 

@@ -1,9 +1,8 @@
-"""Makes `.venv` with everything that AgentForge needs: `make setup` calls it with whatever python3 there is.
+"""Makes `.venv` with everything that AgentForge needs; `make setup` calls it with a Python that is new enough.
 
 uv comes from the package index, in the version and with the hashes of `locks/dev.txt`; uv then makes the
 environment equal to the lock and installs the four packages of this repository editable. A stamp in `.venv` names
-what it was made from, so that a second call does nothing. Standard library only; the syntax of old Pythons, because
-the first thing it does is to look for a new one.
+what it was made from, so that a second call does nothing. Standard library only.
 """
 
 import configparser
@@ -13,110 +12,83 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-VENV = os.path.join(ROOT, ".venv")
-BIN = os.path.join(VENV, "bin")
-LOCK = os.path.join(ROOT, "locks", "dev.txt")
-STAMP = os.path.join(VENV, ".agentforge-setup")
-PACKAGES = ("packages/worker", "packages/adapters", "packages/conformance", ".")
-OLDEST = (3, 11)
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+LOCK = ROOT / "locks" / "dev.txt"
+STAMP = VENV / ".agentforge-setup"
+PACKAGES = [ROOT / "packages/worker", ROOT / "packages/adapters", ROOT / "packages/conformance", ROOT]
 
 
-def main():
+def main() -> None:
     """Set up, or find that nothing is to be done."""
-    if sys.version_info < OLDEST:
-        _continue_with_a_newer_python()
     wanted = _stamp()
-    if _read(STAMP) == wanted and os.path.exists(os.path.join(BIN, "agentforge")):
+    made = all((BIN / name).exists() for name in ("python", "agentforge"))
+    if made and STAMP.exists() and STAMP.read_text() == wanted:
         return
-    if not os.path.exists(os.path.join(BIN, "python")):
+    if not (BIN / "python").exists():
         _make_venv()
-    if _uv_version() != _locked_uv()[0]:
+    if _installed_uv() != _locked_uv()[0]:
         _install_uv()
     _install_packages()
-    with open(STAMP, "w") as file:
-        file.write(wanted)
+    STAMP.write_text(wanted)
     _say("ready: .venv/bin/agentforge")
 
 
-def _continue_with_a_newer_python():
-    for minor in (13, 12, 11):
-        found = shutil.which("python3.%d" % minor)
-        if found:
-            os.execv(found, [found, os.path.abspath(__file__)])
-    version = "%d.%d" % sys.version_info[:2]
-    _fail("python3 is Python %s, and AgentForge needs 3.11 or later" % version, "apt-get install python3.11-venv")
+def _stamp() -> str:
+    """Return what names the environment to be made: lock, project files, this program, the place."""
+    files = [LOCK, Path(__file__), *(package / "pyproject.toml" for package in PACKAGES)]
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return "\n".join([*digests, str(ROOT), ""])
 
 
-def _stamp():
-    """Return what names the environment to be made: lock, project files, interpreter, place."""
-    digest = hashlib.sha256()
-    files = [LOCK, *(os.path.join(ROOT, package, "pyproject.toml") for package in PACKAGES)]
-    for name in files:
-        with open(name, "rb") as file:
-            digest.update(hashlib.sha256(file.read()).digest())
-    return "%s %d.%d %s\n" % (digest.hexdigest(), *OLDEST, ROOT)
-
-
-def _read(name):
-    try:
-        with open(name) as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _make_venv():
+def _make_venv() -> None:
     _need_venv_module()
-    _say("making .venv with %s" % sys.executable)
-    _run([sys.executable, "-m", "venv", "--clear", VENV])
+    _say(f"making .venv with {sys.executable}")
+    _run([sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
-def _need_venv_module():
+def _need_venv_module() -> None:
+    """Debian keeps `ensurepip`, without which there is no virtual environment, in a package of its own."""
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
-        package = "python%d.%d-venv" % sys.version_info[:2]
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         if os.getuid() != 0 or not shutil.which("apt-get"):
-            _fail("%s has no venv module" % sys.executable, "apt-get install %s (as root)" % package)
-        _say("installing %s" % package)
-        quiet = ["-y", "-qq", "--no-install-recommends"]
-        if subprocess.call(["apt-get", "install", *quiet, package]) != 0:
-            _run(["apt-get", "update", "-qq"])
-            _run(["apt-get", "install", *quiet, package])
+            _fail(f"{sys.executable} has no venv module", f"apt-get install {package} (as root), then run this again")
+        _say(f"installing {package}")
+        _run(["apt-get", "update", "-qq"])
+        _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package])
 
 
-def _locked_uv():
+def _locked_uv() -> tuple[str, str]:
     """Return the version of uv in the lock, and its lines."""
-    lines = []
-    for line in _read(LOCK).splitlines():
-        if line.startswith("uv=="):
-            lines = [line]
-        elif lines and line.startswith(" "):
-            lines.append(line)
-        elif lines:
-            break
-    if not lines:
+    lines = LOCK.read_text().splitlines(keepends=True)
+    starts = [number for number, line in enumerate(lines) if line.startswith("uv==")]
+    if not starts:
         _fail("locks/dev.txt has no uv", "restore the file from version control")
-    return lines[0].split("==")[1].split()[0], "\n".join(lines) + "\n"
+    end = next((n for n in range(starts[0] + 1, len(lines)) if not lines[n].startswith(" ")), len(lines))
+    return lines[starts[0]].split("==")[1].split()[0], "".join(lines[starts[0] : end])
 
 
-def _uv_version():
-    uv = os.path.join(BIN, "uv")
-    if not os.path.exists(uv):
+def _installed_uv() -> str:
+    if not (BIN / "uv").exists():
         return ""
-    words = subprocess.run([uv, "--version"], stdout=subprocess.PIPE).stdout.decode().split()
+    words = subprocess.run([BIN / "uv", "--version"], capture_output=True, text=True).stdout.split()
     return words[1] if len(words) > 1 else ""
 
 
-def _install_uv():
+def _install_uv() -> None:
     version, lines = _locked_uv()
-    _say("installing uv %s" % version)
-    python = os.path.join(BIN, "python")
-    if subprocess.call([python, "-c", "import pip"], stderr=subprocess.DEVNULL) != 0:
-        _run([python, "-m", "ensurepip", "--upgrade"])
+    _say(f"installing uv {version}")
+    python = str(BIN / "python")
+    if subprocess.run([python, "-c", "import pip"], stderr=subprocess.DEVNULL).returncode != 0:
+        _run([python, "-m", "ensurepip"])
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write(lines)
         requirements.flush()
@@ -124,18 +96,18 @@ def _install_uv():
         _run([python, "-m", "pip", "install", *options, "-r", requirements.name])
 
 
-def _install_packages():
-    uv = [os.path.join(BIN, "uv"), "pip"]
+def _install_packages() -> None:
+    uv = [str(BIN / "uv"), "pip"]
     environment = _uv_environment()
     _say("installing the packages of locks/dev.txt")
-    _run([*uv, "sync", "--quiet", "--require-hashes", LOCK], environment)
-    editable = [part for package in PACKAGES for part in ("-e", os.path.join(ROOT, package))]
+    _run([*uv, "sync", "--quiet", "--require-hashes", str(LOCK)], environment)
+    editable = [part for package in PACKAGES for part in ("-e", str(package))]
     _run([*uv, "install", "--quiet", "--no-deps", *editable], environment)
 
 
-def _uv_environment():
-    """Return the environment for uv, which does not read pip's settings: the index that pip is told to use."""
-    environment = dict(os.environ, VIRTUAL_ENV=VENV, UV_PYTHON_DOWNLOADS="never")
+def _uv_environment() -> dict[str, str]:
+    """Return the environment for uv; it does not read pip's settings, so the index that pip uses is told to it."""
+    environment = {**os.environ, "VIRTUAL_ENV": str(VENV), "UV_PYTHON_DOWNLOADS": "never"}
     environment.pop("UV_EXCLUDE_NEWER", None)
     if "PIP_CERT" in environment:
         environment.setdefault("SSL_CERT_FILE", environment["PIP_CERT"])
@@ -145,13 +117,13 @@ def _uv_environment():
     return environment
 
 
-def _pip_index():
+def _pip_index() -> str:
     """Return `index-url` of pip's configuration; a later file of pip's order wins, so they are read from the last."""
-    home = os.path.expanduser("~")
-    files = [
+    home = Path.home()
+    files: list[str | Path] = [
         os.environ.get("PIP_CONFIG_FILE", ""),
-        os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "pip", "pip.conf"),
-        os.path.join(home, ".pip", "pip.conf"),
+        Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf",
+        home / ".pip" / "pip.conf",
         "/etc/xdg/pip/pip.conf",
         "/etc/pip.conf",
     ]
@@ -167,19 +139,18 @@ def _pip_index():
     return ""
 
 
-def _run(command, environment=None):
-    status = subprocess.call(command, env=environment, cwd=ROOT)
+def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    status = subprocess.run(command, env=environment, cwd=ROOT).returncode
     if status != 0:
-        _fail("`%s` ended with status %d" % (" ".join(command), status), "the lines above say why; run it again")
+        _fail(f"`{' '.join(command)}` ended with status {status}", "the lines above say why; then run it again")
 
 
-def _say(text):
-    sys.stderr.write("setup: %s\n" % text)
-    sys.stderr.flush()
+def _say(text: str) -> None:
+    print(f"setup: {text}", file=sys.stderr, flush=True)
 
 
-def _fail(text, hint):
-    sys.stderr.write("error: %s\nhint: %s\n" % (text, hint))
+def _fail(text: str, hint: str) -> NoReturn:
+    print(f"error: {text}\nhint: {hint}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -99,7 +99,7 @@ async def test_people_get_a_table_of_the_frameworks(project: Project) -> None:
     header, *rows = [line for line in done.out.splitlines() if line.strip()]
     assert header.split() == ["framework", "status", "answer", "tool", "calls", "tokens", "time"]
     for framework in ("langchain", "pydantic-ai"):
-        (row,) = [each for each in rows if each.startswith(framework)]
+        (row,) = [each for each in rows if each.split()[0] == framework]
         assert "succeeded" in row
         assert f"total_for(category='travel') → {total('travel')}" in row
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentforge.frameworks import Release
 from agentforge_conformance.adapter import AdapterSuite
 from agentforge_conformance.lab import Lab
 from agentforge_conformance.scripted_model import CalledTool, Step
@@ -88,6 +89,12 @@ class TestPython(AdapterSuite):
         error = await lab.fail(await lab.open_native(agents, "my_agents:fails_at_the_model"))
         assert error.data["origin"] == "model"
         assert "401" in error.data["message"]
+
+    @pytest.mark.parametrize("name", ["agent", "agent_that_blocks"])
+    async def test_the_sample_agents_answer(self, lab: Lab, release: Release, name: str) -> None:
+        agent = await lab.open_native(release.framework.folder / "samples", f"agent:{name}")
+        run = await lab.run(agent, "How much was it?")
+        assert run.result["output"] == "FINAL: tool said 4"
 
     async def test_the_step_limit_has_a_code_of_its_own(self, lab: Lab) -> None:
         lab.model.script("for-ever", Step(calls=[CalledTool("add", {"a": 1, "b": 1})]))

@@ -112,6 +112,7 @@ SKIPPED = {
     "test_a_thread_goes_on",
     "test_requests_are_those_of_the_native_program[plain]",
     "test_requests_are_those_of_the_native_program[stream]",
+    "test_requests_are_those_of_the_native_program[structured]",
 }
 
 

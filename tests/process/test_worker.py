@@ -95,8 +95,7 @@ class Loop(Adapter):
             ctx.emit("step.started", {"step": 1, "name": "hang"})
             await asyncio.sleep(3600)
         elif what == "block":
-            print("blocking")
-            await asyncio.sleep(0.05)
+            open(os.path.join(ctx.workspace, "blocked"), "w").close()
             time.sleep(3600)
         elif what == "unsendable":
             return Result(float("nan"))
@@ -496,6 +495,16 @@ async def test_an_answer_that_is_no_json_fails_its_run_alone(host: Host) -> None
         assert (await host.run(worker, "x"))["output"] == "x"
 
 
+async def test_what_a_later_host_adds_is_ignored(host: Host) -> None:
+    agent = portable()
+    agent["spec"].update(later="x", tools=[{"name": "t", "description": "", "parameters": {}, "later": 1}])
+    async with host.worker() as worker:
+        await host.run(worker, "x", agent=agent)
+        again = {"run_id": "r2", "agent_id": "a", "token": "t", "workspace": str(host.folder), "input": "y", "later": 1}
+        again["messages"] = [{"role": "user", "content": "x", "later": 1}]
+        assert (await worker.call(Method.RUN_START, again))["output"] == "y"
+
+
 @pytest.mark.parametrize(
     ("method", "params"),
     [
@@ -625,16 +634,14 @@ from agentforge.workers import AdapterCode, Handlers, Worker, WorkerSpec, worker
 from agentforge_worker.wire import Method
 
 async def main(folder):
-    blocking = asyncio.Event()
     code = AdapterCode(folder / "adapter", "adapter", "Loop")
     spec = WorkerSpec("agent", "env", Path(sys.executable), "v", code, {"FRAMEWORK": str(folder / "site")})
-    log = lambda worker, params: blocking.set()
-    worker = await Worker.start("w", spec, pyz=worker_zip(folder), folder=folder / "w", handlers=Handlers(log=log))
+    worker = await Worker.start("w", spec, pyz=worker_zip(folder), folder=folder / "w", handlers=Handlers())
     await worker.call(Method.AGENT_OPEN, {"agent_id": "a", "spec": {"name": "n", "instructions": "", "model": "m"}})
     run = {"run_id": "r", "agent_id": "a", "token": "t", "workspace": str(folder), "input": sys.argv[2]}
     task = asyncio.create_task(worker.call(Method.RUN_START, run))
-    if sys.argv[2] == "block":
-        await blocking.wait()
+    while sys.argv[2] == "block" and not (folder / "blocked").exists():
+        await asyncio.sleep(0.01)
     print(worker.pid, flush=True)
     await task
 

@@ -267,13 +267,14 @@ async def test_cancelling_a_call_cancels_the_work_at_the_other_side() -> None:
 
 
 async def test_cancelling_a_call_while_its_connection_closes_is_still_a_cancellation() -> None:
-    async with pair() as (caller, _):
-        call = asyncio.create_task(caller.call("hang", {}))
+    async with wild() as (other, peer):
+        call = asyncio.create_task(peer.call("theirs", {"text": "x" * (3 << 20)}))
         await asyncio.sleep(0)
-        caller.close()
+        peer.close()  # takes as long as the other side does not read
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
+        other.connection.close()
 
 
 async def test_a_cancelled_request_is_answered_as_cancelled() -> None:

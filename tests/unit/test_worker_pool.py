@@ -219,10 +219,9 @@ async def test_who_waits_first_is_served_first() -> None:
 
 async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     async with pool(Starter(concurrent=False), workers_per_key=1) as made:
-        holder, waiting = await lease(made), await lease(made)
-        holder._over.set()
-        await holder.task  # the seat is free again, nobody else has run yet
-        newcomer = await lease(made)
+        async with made.lease(spec()):
+            waiting = await lease(made)
+        newcomer = await lease(made)  # comes after the seat is free and before the one who waits has run
         assert waiting.worker is not None
         assert newcomer.worker is None
 
@@ -239,11 +238,11 @@ async def test_who_gives_up_waiting_holds_nobody_back() -> None:
 
 async def test_who_gives_up_in_the_moment_of_getting_a_seat_gives_it_back() -> None:
     async with pool(Starter(concurrent=False), workers_per_key=1) as made:
-        holder, quitter = await lease(made), await lease(made)
-        holder._over.set()
-        await holder.task  # hands the seat to the one who waits, who has not run since
-        quitter.task.cancel()
+        async with made.lease(spec()):
+            quitter = await lease(made)
+        quitter.task.cancel()  # it has the seat and has not run since
         await settle()
+        assert quitter.worker is None
         assert [count for _, count in made.workers()] == [0]
         assert (await lease(made)).worker is not None
 
@@ -360,7 +359,8 @@ async def test_an_idle_worker_is_stopped_and_a_busy_one_is_not() -> None:
             await idle.worker.ended
         await settle()
         assert idle.worker.stopped == ["idle"]
-        assert made.workers() == [(busy.worker, 1)]
+        assert (await lease(made, spec("busy"))).worker is busy.worker
+        assert made.workers() == [(busy.worker, 2)]
         again = await lease(made, spec("idle"))
         assert again.worker is starter.started[2]
 

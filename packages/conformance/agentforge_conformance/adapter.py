@@ -26,6 +26,7 @@ from agentforge_conformance.lab import (
     ADD,
     EXPLODE,
     HANG,
+    SAMPLE_OUTPUT,
     SAMPLE_SETTINGS,
     Lab,
     built_python,
@@ -107,11 +108,9 @@ class AdapterSuite:
     # ---- what it is
 
     async def test_the_installed_release_is_the_one_asked_for(self, lab: Lab, release: Release) -> None:
-        """Test it."""
         assert release.is_version(lab.trial.worker.hello["probe"]["version"])
 
     async def test_the_card_says_what_the_agent_is(self, lab: Lab) -> None:
-        """Test it."""
         opened = await lab.trial.open({"agent_id": "card", "spec": sample_agent()})
         card = opened["card"]
         assert card["name"] == "expenses"
@@ -121,14 +120,12 @@ class AdapterSuite:
     # ---- the tool loop
 
     async def test_a_tool_gets_the_models_arguments_and_its_result_goes_back(self, lab: Lab) -> None:
-        """Test it."""
         lab.model.script("one-call", _call("total_for", category="meals"), Step(text="It was {tool}."))
         run = await lab.run(await lab.open(model="one-call"))
         assert run.tool_calls == [("total_for", {"category": "meals"})]
         assert _output(run) == "It was 96.0."
 
     async def test_results_of_several_calls_go_back_to_their_calls(self, lab: Lab) -> None:
-        """Test it."""
         both = Step(calls=[CalledTool("add", {"a": 1, "b": 2}), CalledTool("total_for", {"category": "hotel"})])
         lab.model.script("two-calls", both, Step(text="done"))
         run = await lab.run(await lab.open(model="two-calls"))
@@ -139,14 +136,12 @@ class AdapterSuite:
         assert told == {"add": "3", "total_for": "730.0"}
 
     async def test_a_run_without_tools_answers_at_once(self, lab: Lab) -> None:
-        """Test it."""
         run = await lab.run(await lab.open(tools=[], model="plain-answer"), "Hello there")
         assert "Hello there" in _output(run)
         assert len(lab.requests(run)) == 1
         assert "tools" not in lab.requests(run)[0].json
 
     async def test_the_messages_of_a_run_tell_what_it_did(self, first: TrialRun) -> None:
-        """Test it."""
         assert first.result is not None
         asked, told, answered = first.result["messages"]
         (call,) = asked["tool_calls"]
@@ -155,7 +150,6 @@ class AdapterSuite:
         assert (answered["role"], answered["content"]) == ("assistant", "FINAL: tool said 4")
 
     async def test_steps_end_where_the_agent_never_answers(self, lab: Lab) -> None:
-        """Test it."""
         lab.model.script("endless", _call("add", a=1, b=1))
         agent = await lab.open(model="endless", max_steps=3)
         run = lab.trial.prepare()
@@ -166,7 +160,6 @@ class AdapterSuite:
     # ---- what reaches the model
 
     async def test_instructions_and_question_reach_the_model_as_they_are(self, lab: Lab) -> None:
-        """Test it."""
         strange = 'Ünïcödé, {braces} {{twice}}, "quotes", %s, $x, <b>tags</b>, a \\ and 日本語'
         run = await lab.run(await lab.open(instructions="Mind this: " + strange, tools=[]), "Asked: " + strange)
         texts = [_text(m) for m in lab.requests(run)[0].json["messages"]]
@@ -174,7 +167,6 @@ class AdapterSuite:
         assert any("Asked: " + strange in text for text in texts)
 
     async def test_role_goal_and_backstory_reach_the_model(self, lab: Lab) -> None:
-        """Test it."""
         told = {"role": "Senior accountant", "goal": "No cent is lost", "backstory": "Thirty years of ledgers."}
         run = await lab.run(await lab.open(tools=[], **told))
         body = lab.requests(run)[0].body.decode()
@@ -182,7 +174,6 @@ class AdapterSuite:
 
     @pytest.mark.parametrize("setting", sorted(SAMPLE_SETTINGS))
     async def test_a_setting_reaches_the_wire_or_is_warned_of(self, lab: Lab, release: Release, setting: str) -> None:
-        """Test it."""
         value = SAMPLE_SETTINGS[setting]
         agent = await lab.open(settings={setting: value}, tools=[])
         run = await lab.run(agent)
@@ -194,7 +185,6 @@ class AdapterSuite:
             assert any(setting in warning for warning in [*lab.warnings[agent], *run.warnings])
 
     async def test_several_runs_of_an_agent_make_the_same_requests(self, lab: Lab) -> None:
-        """Test it."""
         agent = await lab.open(settings=SAMPLE_SETTINGS)
         runs = [await lab.run(agent) for _ in range(2)]
         differences = compare(*(lab.requests(run) for run in runs))
@@ -214,7 +204,6 @@ class AdapterSuite:
     async def test_a_run_streams_its_model_requests_when_it_is_watched(
         self, lab: Lab, needs: Callable[[str], None], stream: bool
     ) -> None:
-        """Test it."""
         needs("streaming")
         run = await lab.run(await lab.open(), stream=stream)
         assert [bool(r.json.get("stream")) for r in lab.requests(run)] == [stream, stream]
@@ -222,7 +211,6 @@ class AdapterSuite:
         assert run.tool_calls == [("add", {"a": 2, "b": 2})]
 
     async def test_a_thread_goes_on(self, lab: Lab, needs: Callable[[str], None]) -> None:
-        """Test it."""
         needs("threads")
         call = {"id": "call-9", "name": "add", "arguments": {"a": 20, "b": 22}}
         thread = [
@@ -240,7 +228,6 @@ class AdapterSuite:
         assert asked[2]["tool_call_id"] == "call-9"
 
     async def test_an_earlier_conversation_is_known(self, lab: Lab) -> None:
-        """Test it."""
         thread = [_message("user", "My name is Ada."), _message("assistant", "Hello Ada!")]
         run = await lab.run(await lab.open(tools=[]), "Who am I?", messages=thread)
         body = lab.requests(run)[0].body.decode()
@@ -250,7 +237,6 @@ class AdapterSuite:
     async def test_structured_output_is_the_output(
         self, lab: Lab, needs: Callable[[str], None], tools: list[Json]
     ) -> None:
-        """Test it."""
         needs("structured-output")
         run = await lab.run(await lab.open(output=_OUTPUT, tools=tools))
         assert run.result is not None
@@ -280,7 +266,6 @@ class AdapterSuite:
     async def test_a_cancelled_run_ends_within_two_seconds(
         self, lab: Lab, needs: Callable[[str], None], where: str
     ) -> None:
-        """Test it."""
         needs("cancel")
         model = {"model": "slow-60", "stream": "silent-stream", "tool": "scripted"}[where]
         agent = await lab.open(model=model, tools=[HANG] if where == "tool" else [])
@@ -302,7 +287,6 @@ class AdapterSuite:
     async def test_a_failed_tool_fails_the_run_with_its_own_code(
         self, lab: Lab, needs: Callable[[str], None], stream: bool
     ) -> None:
-        """Test it."""
         needs("tools")
         run = lab.trial.prepare()
         error = await lab.fail(await lab.open(tools=[EXPLODE]), run=run, stream=stream)
@@ -313,7 +297,6 @@ class AdapterSuite:
     @pytest.mark.parametrize("model", ["fail-401", "fail-429", "fail-500", "cut-stream"])
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
     async def test_a_model_that_fails_ends_the_run_with_an_error(self, lab: Lab, model: str, stream: bool) -> None:
-        """Test it."""
         error = await lab.fail(await lab.open(model=model), stream=stream)
         assert error.code == ErrorCode.FAILED
         assert error.data["code"].startswith("AF")
@@ -323,7 +306,6 @@ class AdapterSuite:
     # ---- events, log, traces on the machine
 
     async def test_steps_and_messages_are_told_in_order(self, lab: Lab, first: TrialRun) -> None:
-        """Test it."""
         started: dict[int, str] = {}
         finished: list[int] = []
         for kind, data in first.events:
@@ -343,7 +325,6 @@ class AdapterSuite:
         assert "add" in started.values()
 
     async def test_the_answer_is_added_as_a_message(self, first: TrialRun) -> None:
-        """Test it."""
         added = [data for kind, data in first.events if kind == "message.added"]
         assert added[-1]["role"] == "assistant"
         assert added[-1]["content"] == "FINAL: tool said 4"
@@ -353,12 +334,10 @@ class AdapterSuite:
         assert any(line.startswith("connects to") for line in first.logs)
 
     async def test_nothing_is_written_outside_home_and_workspace(self, lab: Lab, first: TrialRun) -> None:
-        """Test it."""
         own = (str(lab.trial.worker.home.parent), str(first.workspace.parent), os.devnull, "/proc/self/")
         assert [path for path in lab.observed("write") if not path.startswith(own)] == []
 
     async def test_no_other_machine_is_spoken_to(self, lab: Lab, first: TrialRun) -> None:
-        """Test it."""
         assert [place for place in lab.observed("connect") if "127.0.0.1" not in place] == []
 
     # ---- the native program
@@ -371,20 +350,27 @@ class AdapterSuite:
             pytest.skip("plain Python has no client of its own to compare with")
         program = release.framework.folder / "samples" / "native.py"
 
-        async def recorded(mode: str) -> list[RecordedRequest]:
+        async def recorded(*arguments: str) -> list[RecordedRequest]:
             async with ScriptedModel() as model:
-                await run_native(python, program, model, ["--mode", mode, "How much was it?"])
+                await run_native(python, program, model, [*arguments, "How much was it?"])
                 return model.requests
 
-        plain, stream = await asyncio.gather(recorded("plain"), recorded("stream"))
-        return {"plain": plain, "stream": stream}
+        plain, stream = await asyncio.gather(recorded("--mode", "plain"), recorded("--mode", "stream"))
+        return {"plain": plain, "stream": stream, "structured": await recorded("--json-output")}
 
-    @pytest.mark.parametrize("mode", ["plain", "stream"])
+    @pytest.mark.parametrize("mode", ["plain", "stream", "structured"])
     async def test_requests_are_those_of_the_native_program(
-        self, lab: Lab, native: dict[str, list[RecordedRequest]], release: Release, mode: str
+        self,
+        lab: Lab,
+        native: dict[str, list[RecordedRequest]],
+        needs: Callable[[str], None],
+        release: Release,
+        mode: str,
     ) -> None:
-        """Test it."""
-        run = await lab.run(await lab.open(settings=SAMPLE_SETTINGS), stream=mode == "stream")
+        if mode == "structured":
+            needs("structured-output")
+        output = SAMPLE_OUTPUT if mode == "structured" else None
+        run = await lab.run(await lab.open(settings=SAMPLE_SETTINGS, output=output), stream=mode == "stream")
         differences = compare(native[mode], lab.requests(run))
         assert differing_paths(differences) == self.unlike_native, readable(differences)
         readme = (release.framework.folder / "README.md").read_text("utf-8")

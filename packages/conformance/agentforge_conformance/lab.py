@@ -28,6 +28,7 @@ __all__ = [
     "EXPLODE",
     "HANG",
     "SAMPLE",
+    "SAMPLE_OUTPUT",
     "SAMPLE_SETTINGS",
     "TOTAL_FOR",
     "Lab",
@@ -52,6 +53,13 @@ SAMPLE_SETTINGS: dict[str, Json] = {
     "frequency_penalty": 0.3,
 }
 """Every portable model setting, with a value that no framework sends by itself."""
+
+SAMPLE_OUTPUT: dict[str, Json] = {
+    "type": "object",
+    "properties": {"total": {"type": "number", "description": "The sum in euros."}},
+    "required": ["total"],
+}
+"""The output schema that the native samples use when told `--json-output`."""
 
 
 def add(a: int, b: int) -> int:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _start(place: HostPlace, environ: Mapping[str, str]) -> None:
     ]
     try:
         with place.log.open("ab") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -84,6 +85,8 @@ def _start(place: HostPlace, environ: Mapping[str, str]) -> None:
         raise HostStartFailed(f"`{sys.executable}` can't be started: {error.strerror}") from error
     finally:
         os.close(writer)
+    # Should it end before us, somebody has to take note of it: a program may go on for days.
+    threading.Thread(target=process.wait, name="agentforge-host-end", daemon=True).start()
     line = _first_line(reader)
     if not line:
         raise HostStartFailed(f"the host ended at its start; see `{place.log}`{_last_words(place.log)}")

@@ -26,8 +26,9 @@ class Journal:
             raise Refused(403, "AF508", "the run has ended")
         if execution.failure is not None or execution.cancel_requested.is_set():
             raise Refused(403, "AF508", "the run is ending")
-        self._check_limits(execution)
-        execution.tally.model_calls += 1
+        if not call.retry:  # a client's second try at a call is no second step
+            self._check_limits(execution)
+            execution.tally.model_calls += 1
         execution.feed.emit(
             "model.requested",
             {"call_id": call.call_id, "model": call.model, "alias": call.alias, "stream": call.stream}

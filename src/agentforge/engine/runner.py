@@ -15,7 +15,7 @@ from agentforge.engine.staff import Staff, ToolStaff
 from agentforge.engine.versions import AgentVersions
 from agentforge.environments import BuildProgress, Environment
 from agentforge.errors import AgentForgeError, ErrorInfo
-from agentforge.errors.runs import RunTimedOut
+from agentforge.errors.runs import RunTimedOut, WorkerBroke
 from agentforge.gateway import Gateway, Grant
 from agentforge.store import Attempt, AttemptStatus, JsonObject, RunChanges, RunStatus, Store
 from agentforge.tools import PythonTools, Tool
@@ -132,33 +132,48 @@ class Runner:
 
     async def _in_worker(self, execution: Execution, worker: Worker) -> _Answer:
         prepared, run = execution.prepared, execution.run
-        opened = await worker.call(Method.AGENT_OPEN, await self._agent(execution))
-        for warning in opened.get("warnings") or []:
-            execution.warn(str(warning))
+        agent_id = await self._open(execution, worker)
         upstream = prepared.upstream
         grant = Grant(run.run_id, execution.feed.attempt, worker.id, {upstream.alias: upstream})
-        execution.token = self._gateway.grant(grant)
+        execution.token = self._gateway.grant(grant, worker.native_token or None)
         try:
-            result = await worker.call(Method.RUN_START, await self._start(execution))
+            result = await worker.call(Method.RUN_START, await self._start(execution, agent_id))
         finally:
             await self._gateway.revoke(execution.token)
+        if not isinstance(result, dict):
+            raise WorkerBroke("the worker's result is not an object", result=result)
         return _Answer(
             checked_output(result.get("output"), prepared.definition.file.output),
             list(result.get("messages") or []),
             dict(result.get("metrics") or {}),
         )
 
-    async def _agent(self, execution: Execution) -> dict[str, Any]:
+    async def _open(self, execution: Execution, worker: Worker) -> str:
+        """Have the worker build the agent unless it has; returns the id by which the worker knows it."""
+        prepared = execution.prepared
+        agent_id = f"{prepared.version.id}:{prepared.upstream.model}:{sorted(prepared.settings.items())}"
+        if agent_id not in worker.opened:
+            params: dict[str, Any] = {"agent_id": agent_id}
+            native = prepared.definition.file.native
+            if native is None:
+                params["spec"] = self._spec(execution)
+            else:
+                module, _, attribute = native.entrypoint.partition(":")
+                root = await self._versions.folder(prepared.version)
+                params["source"] = {"root": str(root), "module": module, "attribute": attribute}
+                if not worker.hello["capabilities"].get("native_concurrent"):
+                    # Its code may make its clients when it is imported: the key must be known by then.
+                    worker.native_token = params["token"] = worker.native_token or self._gateway.new_token()
+            opened = await worker.call(Method.AGENT_OPEN, params)
+            worker.opened[agent_id] = [str(warning) for warning in opened.get("warnings") or []]
+        for warning in worker.opened[agent_id]:
+            execution.warn(warning)
+        return agent_id
+
+    def _spec(self, execution: Execution) -> dict[str, Any]:
         prepared = execution.prepared
         file = prepared.definition.file
-        params: dict[str, Any] = {"agent_id": f"{prepared.version.id}:{prepared.upstream.model}"}
-        if file.native is not None:
-            module, _, attribute = file.native.entrypoint.partition(":")
-            root = await self._versions.folder(prepared.version)
-            params["source"] = {"root": str(root), "module": module, "attribute": attribute}
-            params["agent_id"] = prepared.version.id
-            return params
-        params["spec"] = {
+        return {
             "name": file.name,
             "description": file.description,
             "instructions": file.instructions,
@@ -172,12 +187,11 @@ class Runner:
                 for tool in execution.tools.values()
             ],
             "output": file.output,
-            "max_steps": file.limits.steps,
+            # The journal refuses the first call too many, on every framework alike; its own limit comes after.
+            "max_steps": file.limits.steps + 1 if file.limits.steps else None,
         }
-        params["agent_id"] += f":{sorted(prepared.settings.items())}"
-        return params
 
-    async def _start(self, execution: Execution) -> dict[str, Any]:
+    async def _start(self, execution: Execution, agent_id: str) -> dict[str, Any]:
         run, prepared = execution.run, execution.prepared
         workspace = prepared.project.state_dir / "workspaces" / run.run_id
         await asyncio.to_thread(workspace.mkdir, parents=True, exist_ok=True)
@@ -187,7 +201,7 @@ class Runner:
             messages = [message.message for message in kept]
         return {
             "run_id": run.run_id,
-            "agent_id": (await self._agent(execution))["agent_id"],
+            "agent_id": agent_id,
             "token": execution.token,
             "workspace": str(workspace),
             "input": run.input,

@@ -58,9 +58,16 @@ class Gateway:
         self._doors.add(door)
         return door
 
-    def grant(self, grant: Grant) -> str:
-        """Return a new token for a grant. It works at once, on the door of the grant's worker only."""
-        token = TOKEN_PREFIX + self._new_token()
+    def new_token(self) -> str:
+        """Return a token that allows nothing yet: for a process that must know its key before it has a run."""
+        return TOKEN_PREFIX + self._new_token()
+
+    def grant(self, grant: Grant, token: str | None = None) -> str:
+        """Return a token for a grant, a new one if none is given.
+
+        It works at once, on the door of the grant's worker only.
+        """
+        token = token or self.new_token()
         self._tokens.add(token, grant)
         return token
 

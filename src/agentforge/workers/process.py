@@ -65,6 +65,10 @@ class Worker:
         self.door: socket.socket | None = None
         self.hello: Params = {}
         self.rss_mib = 0.0
+        self.opened: dict[str, list[str]] = {}
+        """The agents that it has built, each with what was warned of then."""
+        self.native_token = ""
+        """The key of a native agent's own clients, the same for all its runs, which go one at a time."""
         self.started_at = time.time()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._launched = launched

@@ -15,12 +15,11 @@ from agentforge_worker.adapter import Adapter, AgentCard, AgentSpec, BuildContex
 
 from . import native
 from .events import Steps
-from .forms import Form, make_form
+from .forms import Form, output_form
 from .llm import LoopLLM, RunKey
-from .messages import add_history, from_native, history, to_native
+from .messages import add_history, from_native, history, to_native, with_answer
 from .native import Native
 from .tools import make_tool, stop_on_failure
-from .waiting import waits_end_here
 
 __all__ = ["CrewAIAdapter"]
 
@@ -102,7 +101,7 @@ class CrewAIAdapter(Adapter[Opened]):
             additional_params={"extra_body": rest} if rest else {},
             **{name: value for name, value in spec.settings.items() if name in _FIELDS},
         )
-        output = None if spec.output is None else make_form(_as_object(spec.output), "Answer")
+        output = None if spec.output is None else output_form(_as_object(spec.output))
         return Portable(spec, llm, [make_tool(tool, ctx) for tool in spec.tools], output)
 
     def load(self, source: Source, ctx: BuildContext) -> Opened:
@@ -135,14 +134,16 @@ class CrewAIAdapter(Adapter[Opened]):
 
 async def _run_portable(agent: Portable, request: Start) -> Result:
     history.set(to_native(request.messages))
-    with waits_end_here(), call_stream_override(agent.llm, request.stream):
+    with call_stream_override(agent.llm, request.stream):
         output = await agent.kick_off(request.text)
     # The instructions, the thread so far and the task are no news.
     added = from_native(output.tasks_output[0].messages[len(request.messages) + 2 :])
     if output.pydantic is None:
         return Result(output.raw, added)
     value = output.pydantic.model_dump()
-    return Result(value if _is_object(agent.spec.output) else value[_WRAPPED], added)
+    if not _is_object(agent.spec.output):
+        value = value[_WRAPPED]
+    return Result(value, with_answer(added, value))
 
 
 def _as_object(schema: Dict[str, Any]) -> Dict[str, Any]:

@@ -8,8 +8,6 @@ from crewai.llms.providers.openai.completion import OpenAICompletion
 
 from agentforge_worker.adapter import current_run
 
-from .waiting import wait
-
 __all__ = ["LoopLLM", "RunKey"]
 
 
@@ -21,7 +19,7 @@ class LoopLLM(OpenAICompletion):
 
     def call(self, *args: Any, **options: Any) -> Any:
         """Make the call of a thread on the loop."""
-        return wait(self.acall(*args, **options))
+        return current_run().wait(self.acall(*args, **options))
 
 
 class RunKey(BaseInterceptor[httpx.Request, httpx.Response]):

@@ -8,7 +8,7 @@ from crewai.hooks import LLMCallHookContext
 
 from agentforge_worker.adapter import Message
 
-__all__ = ["add_history", "from_native", "history", "neutral_calls", "to_native"]
+__all__ = ["add_history", "from_native", "history", "neutral_calls", "to_native", "with_answer"]
 
 history: "ContextVar[List[Dict[str, Any]]]" = ContextVar("agentforge_crewai_history")
 """The thread so far of the current run; emptied when it has been added."""
@@ -38,6 +38,13 @@ def from_native(messages: Sequence[Mapping[str, Any]]) -> List[Message]:
         )
         for message in messages
     ]
+
+
+def with_answer(messages: List[Message], value: Any) -> List[Message]:
+    """Return messages that end with a structured answer. CrewAI's end with what it was made from, or before it."""
+    if messages and messages[-1].role == "assistant" and not messages[-1].tool_calls:
+        messages = messages[:-1]
+    return [*messages, Message("assistant", json.dumps(value, ensure_ascii=False))]
 
 
 def neutral_calls(calls: Sequence[Any]) -> List[Dict[str, Any]]:

@@ -8,8 +8,7 @@ from pydantic import PrivateAttr
 
 from agentforge_worker.adapter import BuildContext, ToolFailed, ToolSpec
 
-from .forms import make_form
-from .waiting import wait
+from .forms import arguments_form
 
 __all__ = ["make_tool", "stop_on_failure"]
 
@@ -29,8 +28,10 @@ class HostTool(BaseTool):
 
 def make_tool(spec: ToolSpec, ctx: BuildContext) -> BaseTool:
     """Return the native tool; CrewAI calls it in a thread."""
-    tool = HostTool(name=spec.name, description=spec.description, args_schema=make_form(spec.parameters, spec.name))
-    tool._call = lambda arguments: wait(ctx.call_tool(spec.name, _given(arguments, spec.parameters)))
+    tool = HostTool(
+        name=spec.name, description=spec.description, args_schema=arguments_form(spec.parameters, spec.name)
+    )
+    tool._call = lambda arguments: ctx.call_tool_blocking(spec.name, _given(arguments, spec.parameters))
     return tool
 
 

@@ -9,7 +9,7 @@ from agentforge_worker.adapter import Cancelled, StepLimitReached, ToolFailed
 from agentforge_worker.runtime.chat import ModelFailed
 from agentforge_worker.wire import ErrorCode, RpcError
 
-__all__ = ["native_traceback", "translate"]
+__all__ = ["NotJsonError", "native_traceback", "translate"]
 
 MAX_TRACEBACK = 32768
 """Characters of a native traceback that travel; the middle of longer ones is left out."""
@@ -24,6 +24,10 @@ _HINTS = {
 }
 _STANDARD_LIBRARY = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class NotJsonError(Exception):
+    """A native agent's result can't be sent."""
 
 
 def translate(error: BaseException, adapter_folder: str = "", source_root: str = "") -> RpcError:
@@ -67,6 +71,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _origin(error: BaseException, adapter_folder: str, source_root: str) -> str:
     if isinstance(error, ModelFailed):
         return "model"
+    if isinstance(error, NotJsonError):
+        return "user"
     places: Tuple[Tuple[str, str], ...] = (
         ("adapter", adapter_folder),
         ("user", source_root),

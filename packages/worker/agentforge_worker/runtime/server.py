@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import dataclasses
 import functools
 import importlib
 import inspect
+import json
 import os
 import platform
 import sys
@@ -28,7 +30,7 @@ from agentforge_worker.adapter import (
 )
 from agentforge_worker.runtime.accounting import CpuShare, peak_rss_mib, rss_mib
 from agentforge_worker.runtime.chat import ChatClient
-from agentforge_worker.runtime.failures import translate
+from agentforge_worker.runtime.failures import NotJsonError, translate
 from agentforge_worker.runtime.output import Output
 from agentforge_worker.runtime.run import Run
 from agentforge_worker.runtime.threads import run_in_thread
@@ -146,9 +148,11 @@ class AgentServer(Server):
             warnings: List[str] = []
             ctx = BuildContext(self._gateway, self.loop, warnings.append)
             spec = _spec(params["spec"]) if params.get("spec") else None
-            source = Source(**params["source"]) if params.get("source") else None
+            source = Source(**_known(Source, params["source"])) if params.get("source") else None
             root = source.root if source else ""
             try:
+                if params.get("token"):
+                    os.environ["OPENAI_API_KEY"] = params["token"]  # for clients that a native agent makes at import
                 agent = self._make(spec, source, ctx)
                 card = self._adapter.describe(agent)
             except (Exception, SystemExit) as error:
@@ -171,7 +175,7 @@ class AgentServer(Server):
         run = Run(params, self.peer, self.loop, self._gateway, self._chat, opened.spec)
         run.request = Start(
             input=params["input"],
-            messages=[Message(**message) for message in params.get("messages", [])],
+            messages=[Message(**_known(Message, message)) for message in params.get("messages", [])],
             stream=bool(params.get("stream", False)),
         )
         if run.run_id in self._runs or (self._runs and not self._concurrent(opened)):
@@ -181,6 +185,8 @@ class AgentServer(Server):
         self._runs[run.run_id] = under_way
         try:
             result = await self._execute(under_way)
+            if opened.spec is None:
+                _check_output(result.output)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             raise translate(error, self._adapter_folder, opened.root) from error
         finally:
@@ -293,9 +299,21 @@ async def _contained(work: Awaitable[Any]) -> Any:
 
 
 def _spec(data: Mapping[str, Any]) -> AgentSpec:
-    fields = dict(data)
-    fields["tools"] = [ToolSpec(**tool) for tool in fields.get("tools", [])]
-    return AgentSpec(**fields)
+    tools = [ToolSpec(**_known(ToolSpec, tool)) for tool in data.get("tools", [])]
+    return AgentSpec(**{**_known(AgentSpec, data), "tools": tools})
+
+
+def _check_output(output: Any) -> None:
+    """Raise NotJsonError for what the user's own agent must not return."""
+    try:
+        json.dumps(output, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotJsonError("the agent returned what JSON can't hold: %s" % error) from None
+
+
+def _known(form: type, data: Mapping[str, Any]) -> Params:
+    """Return the fields that this version knows: a later host may send more."""
+    return {field.name: data[field.name] for field in dataclasses.fields(form) if field.name in data}
 
 
 def _import_adapter(folder: str, module: str) -> types.ModuleType:

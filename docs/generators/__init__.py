@@ -1,0 +1,27 @@
+"""The generated parts of the reference: functions that return Markdown, and whole files' texts."""
+
+from collections.abc import Callable
+
+from agentforge import __version__
+from generators.command_line import cli
+from generators.http_api import api, openapi
+from generators.interfaces import adapter, python
+from generators.listings import errors, features, frameworks
+from generators.settings import agent, framework_toml, project
+
+__all__ = ["BLOCKS", "FILES"]
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "adapter": adapter,
+    "agent": agent,
+    "api": api,
+    "cli": cli,
+    "errors": errors,
+    "features": features,
+    "framework_toml": framework_toml,
+    "frameworks": frameworks,
+    "project": project,
+    "python": python,
+    "version": lambda: f"This is the documentation of AgentForge {__version__}.",
+}
+FILES: dict[str, Callable[[], str]] = {"reference/openapi.json": openapi}
