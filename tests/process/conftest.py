@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,10 +15,10 @@ from .project_world import Project, open_project
 
 _REPOSITORY = Path(__file__).parents[2]
 _BUILD_TIMEOUT_S = 600
-"""Also for a test that needs a framework's environment and is the first one to: it builds it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give time to the tests that need a framework's environment: the first one builds it."""
     for item in items:
         if item.get_closest_marker("framework") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_BUILD_TIMEOUT_S))
@@ -39,6 +41,17 @@ def home() -> Iterator[Path]:
         patch.setenv("NO_COLOR", "1")
         yield folder
     shutil.rmtree(runtime, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def frameworks(request: pytest.FixtureRequest, home: Path) -> None:
+    """The environments of the frameworks that a test is marked with: built before its own clock starts."""
+    for marker in request.node.iter_markers("framework"):
+        if not list(home.glob(f"environments/{marker.args[0]}-*")):
+            command = [Path(sys.executable).with_name("agentforge"), "env", "build", marker.args[0]]
+            variables = {**os.environ, "AGENTFORGE_HOST": "inline"}
+            home.mkdir(parents=True, exist_ok=True)
+            subprocess.run(command, cwd=home, env=variables, check=True, timeout=_BUILD_TIMEOUT_S)
 
 
 @pytest_asyncio.fixture

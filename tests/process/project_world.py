@@ -210,7 +210,7 @@ class Project:
     def processes(self) -> list[psutil.Process]:
         """Return the live processes of this project: its host and their workers."""
         mark = str(self.root)
-        return [each for each in psutil.process_iter() if any(mark in part for part in _command_line(each))]
+        return [each for each in psutil.process_iter() if mark in _said_of(each)]
 
     # ---- the model
 
@@ -232,7 +232,7 @@ async def gone(pid: int, *, patience_s: float = 20.0) -> None:
         async with asyncio.timeout(patience_s):
             await ended.wait()
     except TimeoutError:
-        raise AssertionError(f"still there after {patience_s:g} s: {_command_line(psutil.Process(pid))}") from None
+        raise AssertionError(f"still there after {patience_s:g} s: {psutil.Process(pid)}") from None
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
@@ -252,8 +252,11 @@ async def open_project(root: Path) -> AsyncIterator[Project]:
             await project.stop()
 
 
-def _command_line(process: psutil.Process) -> list[str]:
+def _said_of(process: psutil.Process) -> str:
+    """Return a process's command line and the HOME that it was given: a worker's is in its project."""
     try:
-        return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return ""
+        return " ".join(process.cmdline()) + process.environ().get("HOME", "")
     except psutil.Error:
-        return []
+        return ""

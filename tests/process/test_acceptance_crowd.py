@@ -27,7 +27,7 @@ async def test_two_hundred_runs_at_once_share_one_worker_and_nothing_else(
     monkeypatch.chdir(project.root)
     agent = project.with_tools("crowd", TOOLS, "lookup")
     questions = [f"question-{number:03}" for number in range(RUNS)]
-    async with Forge(project.root, background=True) as forge, asyncio.timeout(500):
+    async with Forge(project.root, background=True) as forge, asyncio.timeout(90):
         runs = [await forge.submit(agent, each, on="langchain", model="openai:echo") for each in questions]
         results = await asyncio.gather(*(run.result() for run in runs))
     for question, result in zip(questions, results, strict=True):

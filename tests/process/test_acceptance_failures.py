@@ -107,7 +107,12 @@ async def test_a_tool_file_that_is_not_python_is_named_with_its_line(shared_proj
 
 @pytest.mark.parametrize(
     ("reference", "code", "word"),
-    [("langchian", "AF201", "langchian"), ("langchain@9", "AF202", "9"), ("langchain==0.0.0", "AF202", "0.0.0")],
+    [
+        ("langchian", "AF202", "langchian"),
+        ("langchain@9", "AF203", "9"),
+        ("langchain==0.0.0", "AF204", "0.0.0"),
+        ("langchain@", "AF201", "langchain@"),
+    ],
 )
 async def test_unknown_frameworks_and_series_are_refused(
     shared_project: Project, reference: str, code: str, word: str
@@ -152,7 +157,7 @@ async def test_a_failing_model_fails_the_run(shared_project: Project, framework:
     code, word = MODEL_FAILURES[model]
     agent = shared_project.agent()
     result = await shared_project.run(
-        agent, "x", "--on", framework, "--model", f"openai:{model}", patience_s=500
+        agent, "x", "--on", framework, "--model", f"openai:{model}"
     )
     failed(result, code, "model", word, f"openai:{model}")
     events = await shared_project.events(result["run_id"])
@@ -196,7 +201,7 @@ async def test_a_failing_tool_fails_the_run(
     shared_project: Project, framework: str, function: str, code: str, origin: str, word: str
 ) -> None:
     agent = shared_project.with_tools(f"tool-{function}", TOOLS, function, timeout_s=0.3)
-    result = await shared_project.run(agent, "x", "--on", framework, patience_s=500)
+    result = await shared_project.run(agent, "x", "--on", framework)
     failed(result, code, origin, word)
     (call,) = result["tool_calls"]
     assert (call["name"], "result" in call) == (function, False)
@@ -222,12 +227,20 @@ async def test_a_failure_may_be_told_to_the_model_instead(shared_project: Projec
     assert "LookupError" in call["error"]
 
 
-@pytest.mark.parametrize("framework", ["python", LANGCHAIN])
-async def test_a_tool_that_the_model_made_up_is_an_error_of_the_model(shared_project: Project, framework: str) -> None:
+async def test_a_tool_that_the_model_made_up_is_an_error_of_the_model(shared_project: Project) -> None:
     agent = shared_project.with_tools("made-up", TOOLS, "fine")
-    model = shared_project.model.script(f"makes-up-{framework}", Step(calls=[CalledTool("imaginary", {"a": 1})]))
-    result = await shared_project.run(agent, "x", "--on", framework, "--model", f"openai:{model}", patience_s=500)
-    failed(result, "AF606", "model", "imaginary")
+    model = shared_project.model.script("makes-up", Step(calls=[CalledTool("imaginary", {"a": 1})]))
+    failed(await shared_project.run(agent, "x", "--model", f"openai:{model}"), "AF606", "model", "imaginary")
+
+
+@pytest.mark.framework("langchain")
+async def test_a_framework_that_has_its_own_answer_to_a_made_up_tool_gives_it(shared_project: Project) -> None:
+    agent = shared_project.with_tools("made-up", TOOLS, "fine")
+    calls = Step(calls=[CalledTool("imaginary", {"a": 1})])
+    model = shared_project.model.script("makes-up-once", calls, Step(text="{tool}"))
+    result = await shared_project.run(agent, "x", "--on", "langchain", "--model", f"openai:{model}")
+    assert "imaginary is not a valid tool" in result["output"], result
+    assert result["tool_calls"] == []
 
 
 async def test_arguments_that_the_types_do_not_admit_are_an_error_of_the_model(shared_project: Project) -> None:
@@ -286,7 +299,7 @@ async def test_an_answer_that_does_not_match_its_schema_fails_the_run(shared_pro
     schema = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
     agent = shared_project.agent("typed-answer", output=schema)
     wrong = shared_project.model.script(f"wrong-{framework}", Step(text='{"total": "much"}'))
-    result = await shared_project.run(agent, "x", "--on", framework, "--model", f"openai:{wrong}", patience_s=500)
+    result = await shared_project.run(agent, "x", "--on", framework, "--model", f"openai:{wrong}")
     failed(result, "AF702", "model")
     right = shared_project.model.script("right", Step(text='{"total": 4.5}'))
     if framework == "python":
@@ -304,7 +317,7 @@ async def test_the_limit_of_steps_ends_the_run(shared_project: Project, framewor
     agent = shared_project.with_tools("endless", TOOLS, "fine")
     shared_project.agent(agent, tools=[{"python": "tools.py:fine"}], limits={"steps": 3})
     model = shared_project.model.script(f"endless-{framework}", Step(calls=[CalledTool("fine", {"why": "more"})]))
-    result = await shared_project.run(agent, "x", "--on", framework, "--model", f"openai:{model}", patience_s=500)
+    result = await shared_project.run(agent, "x", "--on", framework, "--model", f"openai:{model}")
     failed(result, "AF704", "user", "3 steps")
     assert result["model_calls"] <= 3
 

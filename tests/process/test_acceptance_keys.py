@@ -49,7 +49,7 @@ async def test_the_real_key_is_not_in_the_framework_worker_but_the_run_token_is(
     project: Project, tmp_path: Path
 ) -> None:
     agent = project.agent(framework="langchain")
-    first = await project.run(agent, "once", patience_s=500)  # so that a whole call has gone through this process
+    first = await project.run(agent, "once")  # so that a whole call has gone through this process
     assert first["status"] == "succeeded"
     run_id = await project.detached(agent, "again", "--model", "openai:slow-600")
     async with asyncio.timeout(60):

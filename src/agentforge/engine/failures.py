@@ -4,10 +4,13 @@ from typing import Any
 
 from agentforge.engine.execution import Execution
 from agentforge.errors import AgentForgeError, ErrorInfo, InternalError
-from agentforge.errors.runs import WorkerBroke
+from agentforge.errors.runs import LimitReached, WorkerBroke
 from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = ["error_of", "failure_of_rpc"]
+
+_STEP_LIMIT = "AF425"
+"""An adapter that counts steps itself came to the limit before the next request did."""
 
 
 def error_of(failure: BaseException, execution: Execution) -> ErrorInfo:

@@ -94,12 +94,12 @@ class Journal:
         tokens = tally.input_tokens + tally.output_tokens
         reached = None
         if limits.steps is not None and tally.model_calls >= limits.steps:
-            reached = f"the run reached its limit of {limits.steps} steps"
+            reached = LimitReached.of_steps(limits.steps)
         elif limits.tokens is not None and tokens >= limits.tokens:
-            reached = f"the run reached its limit of {limits.tokens} tokens ({tokens} used)"
+            reached = LimitReached(f"the run reached its limit of {limits.tokens} tokens ({tokens} used)")
         if reached is not None:
-            execution.fail(LimitReached(reached))
-            raise Refused(403, LimitReached.code, reached)
+            execution.fail(reached)
+            raise Refused(403, reached.code, reached.message)
 
 
 def _usage(response: ModelResponse) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The package index: which one the user configured, and when a release was uploaded to it."""
 
 import configparser
+import json
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from packaging.utils import (
@@ -21,10 +22,8 @@ from packaging.utils import (
 )
 from packaging.version import Version
 
+from agentforge.config.trust import tls_context
 from agentforge.errors.environments import IndexUnreachable, ReleaseNotInIndex, UploadTimesMissing
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["Index"]
 
@@ -80,28 +79,32 @@ class Index:
         return min(datetime.fromisoformat(time) for time in times)
 
     async def _files(self, distribution: str) -> list[dict[str, Any]]:
-        import httpx  # costs more than all else here; only untested releases need it
+        import aiohttp  # costs more than all else here; only untested releases need it
 
         name = canonicalize_name(distribution)
         if urlsplit(self.url).scheme not in {"http", "https"}:
             raise UploadTimesMissing(f"The index `{self.shown}` is a folder, which has no upload times")
         try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True) as client:
-                answer = await client.get(f"{self.url.rstrip('/')}/{name}/", headers={"Accept": _JSON})
-        except httpx.HTTPError as error:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT_S), trust_env=True) as client,
+                client.get(
+                    f"{self.url.rstrip('/')}/{name}/", headers={"Accept": _JSON}, ssl=tls_context()
+                ) as answer,
+            ):
+                return self._read(answer.status, answer.content_type, await answer.read(), name)
+        except (aiohttp.ClientError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise IndexUnreachable(f"The index `{self.shown}` can't be reached: {reason}") from None
-        return self._read(answer, name)
 
-    def _read(self, answer: "httpx.Response", name: str) -> list[dict[str, Any]]:
-        if answer.status_code == 404:
+    def _read(self, status: int, content_type: str, body: bytes, name: str) -> list[dict[str, Any]]:
+        if status == 404:
             raise ReleaseNotInIndex(f"The index `{self.shown}` has no package `{name}`", hint="Check its spelling.")
-        if answer.is_error:
-            raise IndexUnreachable(f"The index `{self.shown}` answered {answer.status_code} for `{name}`")
-        if "json" not in answer.headers.get("content-type", ""):
+        if status >= 400:
+            raise IndexUnreachable(f"The index `{self.shown}` answered {status} for `{name}`")
+        if "json" not in content_type:
             raise UploadTimesMissing(f"The index `{self.shown}` has no JSON API, so no upload times")
         try:
-            files = answer.json()["files"]
+            files = json.loads(body)["files"]
         except (ValueError, KeyError, TypeError):
             raise IndexUnreachable(f"The index `{self.shown}` sent something unreadable for `{name}`") from None
         return list(files)

@@ -1,5 +1,7 @@
 """AF7xx: runs and the engine."""
 
+from typing import Self
+
 from agentforge.errors.tree import AgentForgeError
 
 __all__ = [
@@ -45,6 +47,11 @@ class LimitReached(AgentForgeError):
     code = "AF704"
     origin = "user"
     default_hint = "Raise the limit in the agent's `limits`, or find out why it takes so many steps."
+
+    @classmethod
+    def of_steps(cls, limit: int) -> Self:
+        """Return the error of a run that wants one more step than it may take."""
+        return cls(f"the run reached its limit of {limit} steps")
 
 
 class AutoUnavailable(AgentForgeError):

@@ -11,6 +11,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from agentforge.config.trust import tls_context
 from agentforge.errors import AgentForgeError
 from agentforge.gateway.failures import local_failure, where
 from agentforge.gateway.types import EmbeddedModel, Timeouts, Upstream
@@ -133,12 +134,9 @@ class UpstreamPool:
         return self._sessions[socket_path]
 
     def _tls_context(self) -> ssl.SSLContext:
-        """Return the context for https: the system's authorities and those that httpx ships, as clients use either."""
+        """Return the context for https, made once: reading the authorities takes long."""
         if self._tls is None:
-            import httpx
-
-            self._tls = httpx.create_ssl_context()
-            self._tls.load_default_certs()
+            self._tls = tls_context()
         return self._tls
 
 
