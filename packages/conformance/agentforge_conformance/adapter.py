@@ -256,7 +256,8 @@ class AdapterSuite:
         runs = await asyncio.gather(*(lab.run(agent, f"question {n:03}") for n in range(MANY)))
         for number, run in enumerate(runs):
             asked = lab.requests(run)
-            assert _output(run) == f"FINAL: tool said 4 | user said question {number:03}"
+            assert _output(run).startswith("FINAL: tool said 4 | user said ")
+            assert f"question {number:03}" in _output(run)
             assert len(asked) == 2
             assert all(f"question {number:03}" in request.body.decode() for request in asked)
 
