@@ -97,14 +97,6 @@ async def test_a_wrong_agent_file_is_named_with_line_and_key(
     assert all(word in error["message"] for word in words), error
 
 
-async def test_a_tool_file_that_is_not_python_is_named_with_its_line(shared_project: Project) -> None:
-    shared_project.with_tools("syntax", "def f(a: int) -> int:\n    return a +\n", "f")
-    error = await refused(shared_project, "syntax", "x")
-    assert error["code"] == "AF114", error
-    assert "tools.py" in error["message"]
-    assert "line 2" in error["message"] or "tools.py:2" in error["message"], error
-
-
 @pytest.mark.parametrize(
     ("reference", "code", "word"),
     [
@@ -254,6 +246,13 @@ async def test_a_tool_that_cannot_be_imported_is_the_users_error(shared_project:
     failed(await shared_project.run(agent), "AF601", "user", "nowhere_to_be_found")
 
 
+async def test_a_tool_file_that_is_not_python_is_the_users_error_and_named_with_its_line(
+    shared_project: Project,
+) -> None:
+    agent = shared_project.with_tools("syntax", "def f(a: int) -> int:\n    return a +\n", "f")
+    failed(await shared_project.run(agent), "AF601", "user", "tools.py", "line 2")
+
+
 async def test_a_tool_that_wants_approval_fails_for_now(shared_project: Project) -> None:
     agent = shared_project.with_tools("asks", TOOLS, "fine", approval="always")
     failed(await shared_project.run(agent), "AF608", "user", "`fine`")
@@ -294,16 +293,26 @@ async def test_a_native_agent_that_raises_is_the_users_error_with_its_traceback_
 # ---- the answer and the limits
 
 
+WRONG_ANSWER = {
+    "python": Step(text='{"total": "much"}'),
+    "langchain": Step(calls=[CalledTool("answer", {"total": "much"})]),  # how LangChain asks for a schema
+}
+
+
 @pytest.mark.parametrize("framework", ["python", LANGCHAIN])
 async def test_an_answer_that_does_not_match_its_schema_fails_the_run(shared_project: Project, framework: str) -> None:
     schema = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
-    agent = shared_project.agent("typed-answer", output=schema)
-    wrong = shared_project.model.script(f"wrong-{framework}", Step(text='{"total": "much"}'))
+    agent = shared_project.agent("typed-answer", output=schema, limits={"steps": 5})
+    wrong = shared_project.model.script(f"wrong-{framework}", WRONG_ANSWER[framework])
     result = await shared_project.run(agent, "x", "--on", framework, "--model", f"openai:{wrong}")
-    failed(result, "AF702", "model")
+    failed(result, "AF702", "model", "$.total")
+    assert result["error"]["details"]["output"] == {"total": "much"}
+
+
+async def test_an_answer_that_matches_its_schema_is_a_value(shared_project: Project) -> None:
+    agent = shared_project.agent("typed-answer", output={"type": "object", "required": ["total"]})
     right = shared_project.model.script("right", Step(text='{"total": 4.5}'))
-    if framework == "python":
-        assert (await shared_project.run(agent, "x", "--model", f"openai:{right}"))["output"] == {"total": 4.5}
+    assert (await shared_project.run(agent, "x", "--model", f"openai:{right}"))["output"] == {"total": 4.5}
 
 
 async def test_an_answer_that_is_no_json_does_not_match_its_schema(shared_project: Project) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -73,6 +73,10 @@ async def pool(starter: Starter, **limits: Any) -> AsyncIterator[Pool]:
         yield made
     finally:
         await made.close()
+        for each in Lease.all:
+            each.task.cancel()
+        await asyncio.gather(*(each.task for each in Lease.all), return_exceptions=True)
+        Lease.all.clear()
 
 
 def spec(version: str = "v1", **changes: Any) -> WorkerSpec:
@@ -82,10 +86,13 @@ def spec(version: str = "v1", **changes: Any) -> WorkerSpec:
 class Lease:
     """A lease as a run holds it: taken and given back when the test says so."""
 
+    all: ClassVar[list["Lease"]] = []
+
     def __init__(self, made: Pool, wanted: WorkerSpec) -> None:
         self.worker: Any = None
         self._over = asyncio.Event()
         self.task = asyncio.create_task(self._hold(made, wanted))
+        self.all.append(self)
 
     async def _hold(self, made: Pool, wanted: WorkerSpec) -> None:
         async with made.lease(wanted) as self.worker:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 
 import pytest
+from msgspec import structs
 
 from agentforge.errors.store import (
     RecordExists,
@@ -43,6 +44,16 @@ class JournalTests:
         assert await store.list_events(run_id) == made
         assert await store.list_events(run_id, after=3, limit=5) == made[3:8]
         assert await store.list_events(run_id, after=9) == []
+
+    async def test_events_of_some_kinds_can_be_asked_for(self, store: Store, lease: Lease) -> None:
+        """In order and in pages as all of them."""
+        run_id = await new_run(store, lease)
+        made = [structs.replace(e, kind="tool.called" if e.seq % 2 else "other") for e in events(run_id, 1, 7)]
+        await store.append_events(run_id, lease.epoch, made)
+        assert seqs(await store.list_events(run_id, kinds=["tool.called"])) == [1, 3, 5, 7]
+        assert seqs(await store.list_events(run_id, after=1, limit=2, kinds={"tool.called"})) == [3, 5]
+        assert await store.list_events(run_id, kinds=("other", "tool.called")) == made
+        assert await store.list_events(run_id, kinds=[]) == []
 
     async def test_a_taken_seq_refuses_the_whole_append_and_nothing_else(self, store: Store, lease: Lease) -> None:
         """Its neighbours in the same commit are untouched, whatever came first."""

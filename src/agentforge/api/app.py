@@ -14,7 +14,7 @@ from agentforge.api.answers import JsonAnswer, documented
 from agentforge.api.environment_routes import environment_routes
 from agentforge.api.framework_routes import framework_routes
 from agentforge.api.problems import install
-from agentforge.api.schemas import EventPage, HostObject, RunPage, RunResultObject, RunSummary, Status, Stopping
+from agentforge.api.schemas import EventPage, HostObject, RunPage, RunResultObject, Status, Stopping
 from agentforge.api.sse import MEDIA_TYPE, sse
 from agentforge.engine import Engine, Submission, event_json, summary_json
 
@@ -85,13 +85,14 @@ def _host_routes(describe: Callable[[], dict[str, Any]], stop: Callable[[], None
 def _run_routes(engine: Engine) -> APIRouter:
     routes = APIRouter(prefix="/runs", tags=["runs"])
 
-    @routes.post("", summary="Start a run", **documented(RunSummary, 201))
+    @routes.post("", summary="Start a run", **documented(RunResultObject, 201))
     async def submit(
         request: RunRequest,
         key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)] = None,
+        wait_s: Annotated[float, Query(ge=0, le=60, description="Answer with the result if it ends by then")] = 0,
     ) -> JsonAnswer:
         run = await engine.submit(request.submission(engine.root, key))
-        return JsonAnswer(summary_json(run), 201)
+        return JsonAnswer(await engine.result(run.run_id, wait_s), 201)
 
     @routes.get("", summary="List runs, newest first", **documented(RunPage))
     async def list_runs(

@@ -16,6 +16,9 @@ from agentforge.config import find_project, names_to_send
 
 __all__ = ["Forge", "RunHandle"]
 
+_ENDED = ("succeeded", "failed", "cancelled", "waiting")
+_WAIT_S = 30
+
 
 class Forge:
     """Runs agents: `async with Forge() as forge: result = await forge.run("agent.yaml", "...", on="langchain")`.
@@ -62,8 +65,8 @@ class Forge:
 
         Options are those of `submit`. Raises AgentForgeError when the run can't be started.
         """
-        handle = await self.submit(agent, input, **options)
-        return await handle.result()
+        result = RunResult.from_dict(await self._post(agent, input, wait_s=_WAIT_S, **options))
+        return result if result.status in _ENDED else await self.attach(result.run_id).result()
 
     async def submit(
         self,
@@ -82,20 +85,32 @@ class Forge:
         `agent` is the path of an agent file or folder, or an agent as a mapping; `submit_key` makes a repeated call
         return the same run.
         """
+        run = await self._post(
+            agent, input, on=on, model=model, thread=thread, stream=stream, labels=labels, submit_key=submit_key
+        )
+        return RunHandle(self.connection, run["run_id"])
+
+    async def _post(
+        self,
+        agent: str | Path | Mapping[str, Any],
+        input: Any,
+        *,
+        wait_s: float | None = None,
+        submit_key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
         body = {
             "agent": dict(agent) if isinstance(agent, Mapping) else str(agent),
             "input": input,
             "base_dir": str(Path.cwd()),
-            "on": on,
-            "model": model,
-            "thread": thread,
-            "stream": stream,
             "labels": dict(labels or {}),
             "variables": self.variables(),
+            **options,
         }
         headers = {"Idempotency-Key": submit_key} if submit_key else None
-        run = await self.connection.post("/v1/runs", body, headers)
-        return RunHandle(self.connection, run["run_id"])
+        run: dict[str, Any] = await self.connection.post("/v1/runs", body, headers, wait_s=wait_s)
+        return run
 
     def attach(self, run_id: str) -> "RunHandle":
         """Return a handle to a run that was started elsewhere."""
@@ -128,8 +143,8 @@ class RunHandle:
     async def result(self) -> RunResult:
         """Wait for the run's end and return how it ended."""
         while True:
-            result = await self.status(wait_s=30)
-            if result.status in ("succeeded", "failed", "cancelled", "waiting"):
+            result = await self.status(wait_s=_WAIT_S)
+            if result.status in _ENDED:
                 return result
 
     async def status(self, wait_s: float = 0) -> RunResult:

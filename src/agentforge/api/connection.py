@@ -39,9 +39,9 @@ class Connection:
         """Return the JSON of a resource; None is no query parameter, a list is a repeated one."""
         return await self._request("GET", self._url(path, query))
 
-    async def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    async def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """Post JSON and return the answer's."""
-        return await self._request("POST", self._url(path), body, headers)
+        return await self._request("POST", self._url(path, query), body, headers)
 
     async def delete(self, path: str) -> None:
         """Delete a resource."""

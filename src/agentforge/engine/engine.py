@@ -7,12 +7,14 @@ import os
 import secrets
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agentforge.config import (
+    PROJECT_FILE,
     AgentDefinition,
     Project,
     expand,
@@ -27,12 +29,12 @@ from agentforge.engine.execution import Execution, Prepared
 from agentforge.engine.feed import Feed
 from agentforge.engine.journal import Journal
 from agentforge.engine.provision import Progress, Provision
-from agentforge.engine.results import result_json, tool_calls_of
+from agentforge.engine.results import TOOL_EVENTS, result_json, tool_calls_of
 from agentforge.engine.runner import Runner
 from agentforge.engine.staff import Staff
 from agentforge.engine.toolcalls import ToolCalls
 from agentforge.engine.versions import AgentVersions
-from agentforge.environments import Environment, Environments, data_home
+from agentforge.environments import Environment, Environments, data_home, storage_errors
 from agentforge.errors.runs import AutoUnavailable, HostStopped, RunUnknown, ThreadInvalid
 from agentforge.errors.store import LeaseLost, RunNotFound
 from agentforge.frameworks import Catalogue
@@ -43,6 +45,7 @@ from agentforge.workers import Handlers, PoolLimits, WorkerTimeouts, worker_zip
 __all__ = ["Engine", "Submission"]
 
 _log = logging.getLogger(__name__)
+_RESULTS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,11 @@ class Engine:
         self._executions: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._numbers = itertools.count()
+        self._results: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        """Of runs that ended lately: most are asked for right then."""
         self._closing = False
         self.last_active = time.monotonic()
+        self._loaded: tuple[object, Project] | None = None
         self._lease: Lease
 
     @property
@@ -109,6 +115,8 @@ class Engine:
     async def __aenter__(self) -> "Engine":
         state = self.project.state_dir
         _make_state_folder(state)
+        with storage_errors(self._home):
+            pyz = worker_zip(self._home / "workers")
         await self._store.open()
         self._lease = await self._store.acquire_lease(ProjectId(str(self.root)), f"{os.uname().nodename}:{os.getpid()}")
         await self._bury_the_dead()
@@ -122,7 +130,7 @@ class Engine:
             self.environments,
             Handlers(calls.serve, reports.event, reports.log, reports.warn),
             folder=_emptied(state / "workers"),
-            pyz=worker_zip(self._home / "workers"),
+            pyz=pyz,
             limits=PoolLimits(
                 workers=config.max_workers,
                 workers_per_key=min(config.max_workers, max(2, os.cpu_count() or 2)),
@@ -183,12 +191,14 @@ class Engine:
         task = self._tasks.get(run_id)
         if task is not None and wait_s > 0:
             await asyncio.wait([task], timeout=wait_s)
-        run = await self.get(run_id)
         execution = self._executions.get(run_id)
         if execution is not None:
-            return result_json(run, execution.tally.tool_calls)
-        effects = await self._store.list_effects(run.run_id, limit=10_000)
-        return result_json(run, tool_calls_of(effects))
+            return result_json(execution.run, execution.tally.tool_calls)
+        if run_id in self._results:
+            return self._results[run_id]
+        run = await self.get(run_id)
+        events = await self._store.list_events(run.run_id, limit=100_000, kinds=TOOL_EVENTS)
+        return result_json(run, tool_calls_of(events))
 
     async def get(self, run_id: str) -> Run:
         """Return a run. Raises RunUnknown."""
@@ -290,7 +300,10 @@ class Engine:
 
     def _project_of(self, variables: Mapping[str, str]) -> Project:
         """Return the project as this client's variables make it; the file is read again when it changed."""
-        return load_project(self.root, {**variables})
+        key = (_stamp(self.root / PROJECT_FILE), frozenset(variables.items()))
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = (key, load_project(self.root, variables))
+        return self._loaded[1]
 
     def _start(self, run: Run, prepared: Prepared, stream: bool) -> None:
         feed = Feed(self._store, run.run_id, self._lease.epoch, self._clock)
@@ -322,6 +335,10 @@ class Engine:
         except Exception:
             _log.exception("run %s could not be recorded", run.run_id)
         finally:
+            if execution.ended is not None:
+                self._results[run.run_id] = result_json(execution.ended, execution.tally.tool_calls)
+                if len(self._results) > _RESULTS_KEPT:
+                    self._results.popitem(last=False)
             execution.feed.close()
             self.last_active = time.monotonic()
             del self._executions[run.run_id]
@@ -369,6 +386,15 @@ def _checked_thread(thread: str | None) -> str | None:
     if thread is not None and not (0 < len(thread) <= 200 and thread.isprintable()):
         raise ThreadInvalid(f"`{thread[:50]}` can't be the name of a thread")
     return thread
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _emptied(folder: Path) -> Path:

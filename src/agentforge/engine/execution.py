@@ -86,6 +86,10 @@ class Execution:
     """The last model call's failure; None again after one that succeeded."""
     doomed: asyncio.Event = field(default_factory=asyncio.Event)
     started: float = field(default_factory=time.monotonic)
+    ended: Run | None = None
+    """The run as it was recorded at its end."""
+    writes: list[asyncio.Future[None]] = field(default_factory=list)
+    """Commits under way that the run's end waits for."""
 
     def fail(self, failure: AgentForgeError | ErrorInfo) -> None:
         """Decide that the run fails for this reason; the first reason stands."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from agentforge.engine.execution import Execution
 from agentforge.errors import AgentForgeError, ErrorInfo, InternalError
-from agentforge.errors.runs import LimitReached, WorkerBroke
+from agentforge.errors.runs import WorkerBroke
 from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = ["error_of", "failure_of_rpc"]

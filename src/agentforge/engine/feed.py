@@ -5,6 +5,7 @@ nothing and sees nothing twice, whatever crashed in between.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from agentforge.store import Effect, Event, JsonObject, RunChanges, RunId, Store
@@ -13,6 +14,9 @@ __all__ = ["Feed"]
 
 _KEPT = 4096
 """Events of a live run kept in memory for watchers; older ones are read from the store."""
+_GATHER_S = 0.004
+"""How long an event waits for others to be committed with it; an effect's commit takes them along at once."""
+_log = logging.getLogger(__name__)
 
 
 class Feed:
@@ -30,7 +34,8 @@ class Feed:
         self._committed: list[Event] = []
         self._first_kept = 1
         self._lock = asyncio.Lock()
-        self._flush_task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
     def make(self, kind: str, data: JsonObject) -> Event:
@@ -43,17 +48,16 @@ class Feed:
         if self.finished:
             return
         self._pending.append(self.make(kind, data))
-        if self._flush_task is None or self._flush_task.done():
-            self._flush_task = asyncio.create_task(self.flush())
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._flush_soon)
 
     async def flush(self) -> None:
         """Commit what is pending. Raises what the store raises."""
-        while self._pending:
-            async with self._lock:
-                batch, self._pending = self._pending, []
-                if batch:
-                    await self._store.append_events(self.run_id, self._epoch, batch)
-                    self._publish(batch)
+        async with self._lock:
+            batch, self._pending = self._pending, []
+            if batch:
+                await self._store.append_events(self.run_id, self._epoch, batch)
+                self._publish(batch)
 
     async def commit_effect(self, effect: Effect, kind: str, data: JsonObject) -> None:
         """Commit an effect with the event that tells of it, after everything that is pending."""
@@ -75,7 +79,21 @@ class Feed:
     def close(self) -> None:
         """Let watchers go: no further event will come."""
         self.finished = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._changed.set()
+
+    def _flush_soon(self) -> None:
+        self._timer = None
+        task = asyncio.create_task(self.flush())
+        self._flushing.add(task)
+        task.add_done_callback(self._flushed)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._flushing.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # The run's next commit fails for the same reason, and that ends it.
+            _log.warning("events of run %s are not recorded: %s", self.run_id, task.exception())
 
     async def watch(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events above `after`, those to come too, until the run's last one."""

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
+from agentforge.store import Event, Run
 
-from agentforge.store import Effect, Event, Run
-
-__all__ = ["event_json", "result_json", "summary_json", "tool_calls_of"]
+__all__ = ["TOOL_EVENTS", "event_json", "result_json", "summary_json", "tool_calls_of"]
 
 
 def result_json(run: Run, tool_calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -67,15 +65,22 @@ _SUMMARY = (
 )
 
 
-def tool_calls_of(effects: Sequence[Effect]) -> list[dict[str, Any]]:
-    """Return the contract's list of tool calls from a run's journal."""
-    calls = []
-    for effect in effects:
-        if effect.kind == "tool":
-            request = msgspec.json.decode(effect.request)
-            value = msgspec.json.decode(effect.response).get("value")
-            calls.append({"name": request["name"], "arguments": request["arguments"], "result": value})
-    return calls
+TOOL_EVENTS = ("tool.called", "tool.returned", "tool.failed")
+
+
+def tool_calls_of(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Return the contract's list of tool calls from a run's tool events: in the order of the calls, failed ones too."""
+    calls: dict[tuple[int, str], dict[str, Any]] = {}
+    for event in events:
+        data = event.data
+        call = calls.setdefault((event.attempt, data["call_id"]), {"name": data["name"]})
+        if event.kind == "tool.called":
+            call["arguments"] = data["arguments"]
+        elif event.kind == "tool.returned":
+            call["result"] = data["result"]
+        else:
+            call["error"] = data["error"]["message"]
+    return list(calls.values())
 
 
 def event_json(event: Event) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from agentforge.engine.execution import Execution
 from agentforge.engine.failures import error_of
 from agentforge.engine.output import checked_output
@@ -106,9 +108,14 @@ class Runner:
         execution.worker_id = worker.id
         execution.feed.attempt += 1
         number, started = execution.feed.attempt, self._clock()
+        execution.run = msgspec.structs.replace(
+            execution.run, status="running", started_at=started, environment=environment.id
+        )
         run_id, epoch = execution.run.run_id, execution.run.lease_epoch
-        await self._store.start_attempt(Attempt(run_id, number, worker.id, started), epoch)
-        await self._store.update_run(run_id, epoch, status="running", started_at=started, environment=environment.id)
+        await asyncio.gather(  # one commit
+            self._store.start_attempt(Attempt(run_id, number, worker.id, started), epoch),
+            self._store.update_run(run_id, epoch, status="running", started_at=started, environment=environment.id),
+        )
         execution.feed.emit(
             "attempt.started",
             {"attempt": number, "worker": worker.id, "pid": worker.pid, "environment": environment.id},
@@ -126,8 +133,13 @@ class Runner:
             error = error_of(failure, execution).to_dict()
             raise
         finally:
-            await self._store.finish_attempt(
-                run_id, number, epoch, status=status, finished_at=self._clock(), error=error
+            # Not awaited here: it is committed together with the end of the run, in the order of the calls.
+            execution.writes.append(
+                asyncio.ensure_future(
+                    self._store.finish_attempt(
+                        run_id, number, epoch, status=status, finished_at=self._clock(), error=error
+                    )
+                )
             )
 
     async def _in_worker(self, execution: Execution, worker: Worker) -> _Answer:
@@ -258,7 +270,8 @@ class Runner:
             changes["output"] = data["output"] = answer.output
             if execution.run.thread is not None:
                 messages = _thread_messages(execution, answer)
-        await execution.feed.finish(changes, "run.finished", data, messages)
+        await asyncio.gather(*execution.writes, execution.feed.finish(changes, "run.finished", data, messages))
+        execution.ended = msgspec.structs.replace(execution.run, **changes)
 
 
 async def _first(*events: asyncio.Event) -> None:

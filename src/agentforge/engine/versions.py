@@ -29,7 +29,7 @@ class AgentVersions:
 
     async def make(self, definition: AgentDefinition, provisioned: Provisioned) -> AgentVersion:
         """Return the version of an agent on a release: the same content gives the same version."""
-        files = await asyncio.to_thread(_files, definition)
+        taken = await asyncio.to_thread(snapshot, definition)
         spec = {
             "agent": definition.spec(),
             "framework": provisioned.release.framework.name,
@@ -37,10 +37,10 @@ class AgentVersions:
             "lock": provisioned.lock.digest,
             "adapter": provisioned.release.framework.digest,
         }
-        content = {"spec": spec, "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+        content = {"spec": spec, "files": taken.digest}
         version_id = hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
         if version_id not in self._known:
-            self._known[version_id] = await self._keep(AgentVersionId(version_id), definition.name, spec, files)
+            self._known[version_id] = await self._keep(AgentVersionId(version_id), definition.name, spec, taken.files)
         return self._known[version_id]
 
     async def folder(self, version: AgentVersion) -> Path:
@@ -66,10 +66,6 @@ class AgentVersions:
             blobs[path] = await self._store.put_blob(data)
         version = AgentVersion(id=version_id, name=name, spec=dict(spec), files=blobs, created_at=self._clock())
         return await self._store.put_agent_version(version)
-
-
-def _files(definition: AgentDefinition) -> Mapping[str, bytes]:
-    return snapshot(definition).files
 
 
 def _lay_out(target: Path, files: Mapping[str, bytes]) -> None:

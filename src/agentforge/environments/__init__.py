@@ -10,7 +10,7 @@ from agentforge.environments.environment import (
     Stage,
 )
 from agentforge.environments.environments import Environments
-from agentforge.environments.home import data_home
+from agentforge.environments.home import data_home, storage_errors
 from agentforge.environments.interpreters import Interpreter, Interpreters
 from agentforge.environments.lock import Lock, LockedPackage
 from agentforge.environments.project_lock import LOCK_FILE, LockEntry, ProjectLock
@@ -32,4 +32,5 @@ __all__ = [
     "ProjectLock",
     "Stage",
     "data_home",
+    "storage_errors",
 ]

@@ -87,9 +87,7 @@ class Index:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT_S), trust_env=True) as client,
-                client.get(
-                    f"{self.url.rstrip('/')}/{name}/", headers={"Accept": _JSON}, ssl=tls_context()
-                ) as answer,
+                client.get(f"{self.url.rstrip('/')}/{name}/", headers={"Accept": _JSON}, ssl=tls_context()) as answer,
             ):
                 return self._read(answer.status, answer.content_type, await answer.read(), name)
         except (aiohttp.ClientError, TimeoutError) as error:

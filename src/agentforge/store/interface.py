@@ -9,7 +9,7 @@ while the run has that epoch too; else it raises `LeaseLost` and has written not
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Self, Unpack
 
 from agentforge.store.records import (
@@ -194,8 +194,10 @@ class Store(ABC):
         """Return the attempts by number."""
 
     @abstractmethod
-    async def list_events(self, run_id: RunId, after: int = 0, limit: int = 1000) -> list[Event]:
-        """Return up to `limit` events with `seq` above `after`, in order."""
+    async def list_events(
+        self, run_id: RunId, after: int = 0, limit: int = 1000, kinds: Collection[str] | None = None
+    ) -> list[Event]:
+        """Return up to `limit` events with `seq` above `after`, in order; with `kinds` only those of such kinds."""
 
     @abstractmethod
     async def list_effects(self, run_id: RunId, after: int = -1, limit: int = 1000) -> list[Effect]:

@@ -1,6 +1,6 @@
 """The reads, each as a function of a connection; they run in reader threads and load blobs there too."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, Select, func, select
 
@@ -128,9 +128,13 @@ def list_attempts(connection: Connection, run_id: RunId) -> list[Attempt]:
     return [rows.attempt_of(row) for row in connection.execute(query)]
 
 
-def list_events(connection: Connection, run_id: RunId, after: int, limit: int, read_blob: ReadBlob) -> list[Event]:
+def list_events(
+    connection: Connection, run_id: RunId, after: int, limit: int, kinds: Collection[str] | None, read_blob: ReadBlob
+) -> list[Event]:
     """Return a run's events in order."""
     query = select(events).where(events.c.run_id == run_id, events.c.seq > after)
+    if kinds is not None:
+        query = query.where(events.c.kind.in_(kinds))
     found = connection.execute(query.order_by(events.c.seq).limit(limit))
     return [rows.event_of(row, read_blob) for row in found]
 

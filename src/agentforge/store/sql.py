@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, Unpack
@@ -238,10 +238,12 @@ class SqlStore(Store):
     async def list_attempts(self, run_id: RunId) -> list[Attempt]:
         return await self._read(partial(reading.list_attempts, run_id=run_id))
 
-    async def list_events(self, run_id: RunId, after: int = 0, limit: int = 1000) -> list[Event]:
+    async def list_events(
+        self, run_id: RunId, after: int = 0, limit: int = 1000, kinds: Collection[str] | None = None
+    ) -> list[Event]:
         read_blob = self._database.blobs.get
         return await self._read(
-            partial(reading.list_events, run_id=run_id, after=after, limit=limit, read_blob=read_blob)
+            partial(reading.list_events, run_id=run_id, after=after, limit=limit, kinds=kinds, read_blob=read_blob)
         )
 
     async def list_effects(self, run_id: RunId, after: int = -1, limit: int = 1000) -> list[Effect]:

@@ -110,7 +110,12 @@ class Loop:
             await asyncio.wait(tasks)
 
     def _output(self, text: str) -> Any:
-        return text if self.spec.output is None else json.loads(text)
+        if self.spec.output is None:
+            return text
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text  # the host says that it does not match
 
 
 async def _call_tool(call: Mapping[str, Any], ctx: RunContext) -> Message:

@@ -1,7 +1,7 @@
 """llama.cpp's server inside this process, and the way to it.
 
 The engine always opens a listener of its own. It gets a Unix socket in the owner-only folder and a random key, so that
-no other user and no web page can reach it; requests go to it over HTTP, so that leaving an answer stops its computation.
+no other user and no web page can reach it. Requests go to it over HTTP: leaving an answer stops its computation.
 """
 
 import asyncio
@@ -113,7 +113,9 @@ class Engine:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if plan.schema is not None:
+        if plan.grammar:
+            body["grammar"] = plan.grammar
+        elif plan.schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": plan.schema}}
         return body
 

@@ -1,10 +1,11 @@
 """The host's side of the embedded model: start its process when it is first needed, stop it when nobody needs it."""
 
 import asyncio
+import hashlib
 import os
 import shutil
+import stat
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -38,7 +39,10 @@ class EmbeddedModel:
         start_s: float = 60.0,
         python: str = sys.executable,
     ) -> None:
-        """`folder` gets the log. Without a user for `idle_s` it is unloaded; a start may take `start_s`."""
+        """`folder` gets the log; one `EmbeddedModel` per folder at a time.
+
+        It is unloaded after `idle_s` without a user; a start may take `start_s`.
+        """
         self._folder = folder
         self._settings = settings or EmbeddedSettings()
         self._idle_s = idle_s
@@ -115,7 +119,7 @@ class EmbeddedModel:
     @property
     def _socket(self) -> Path:
         if self._sockets is None:
-            self._sockets = _private_folder()
+            self._sockets = _socket_folder(self._folder)
         return self._sockets / "model.sock"
 
     async def _ensure(self) -> None:
@@ -203,7 +207,21 @@ def _exit(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"status {status}"
 
 
-def _private_folder() -> Path:
+def _socket_folder(folder: Path) -> Path:
+    """Return a short folder for the sockets, which only its owner can enter; the same one for the same `folder`.
+
+    Because it is the same, what a killed host left there is taken over by the next one and never piles up.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    parent = runtime if 0 < len(runtime) <= _LONGEST_RUNTIME_DIR and Path(runtime).is_dir() else "/tmp"  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="agentforge-model-", dir=parent))
+    parent = Path(runtime) / "agentforge" if 0 < len(runtime) <= _LONGEST_RUNTIME_DIR else None
+    parent = parent or Path(f"/tmp/agentforge-{os.getuid()}")  # noqa: S108
+    own = parent / ("model-" + hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16])
+    for each in (parent, own):
+        try:
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = each.lstat()
+        except OSError as error:
+            raise EmbeddedModelNotStarted(f"`{each}` can't be made: {error.strerror}") from None
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise EmbeddedModelNotStarted(f"`{each}` is not a folder of your own with mode 700")
+    return own
