@@ -312,5 +312,5 @@ def test_a_request_for_tools_names_the_series() -> None:
 def test_the_public_names_are_exactly_these() -> None:
     assert " ".join(sorted(agentforge.environments.__all__, key=str.lower)) == (
         "BuildProgress Check CheckReport data_home Environment EnvironmentRequest Environments Interpreter "
-        "Interpreters Lock LOCK_FILE LockedPackage LockEntry Progress ProjectLock Stage"
+        "Interpreters Lock LOCK_FILE LockedPackage LockEntry Progress ProjectLock Stage storage_errors"
     )
