@@ -219,7 +219,9 @@ async def test_concurrent_callers_start_one_process_and_the_last_one_unloads_it(
     assert len(set(urls)) == 1
     first = psutil.Process(model.pid)
     siblings = [child for child in psutil.Process().children() if str(tmp_path) or child == first]
-    assert sum(urls[0].removeprefix("unix://").removesuffix("/v1") in " ".join(each.cmdline()) for each in siblings) == 1
+    assert (
+        sum(urls[0].removeprefix("unix://").removesuffix("/v1") in " ".join(each.cmdline()) for each in siblings) == 1
+    )
     for _ in urls[1:]:
         model.release()
     assert model.users == 1

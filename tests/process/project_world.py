@@ -124,7 +124,9 @@ class Project:
 
     # ---- commands
 
-    async def start(self, *arguments: str, variables: Mapping[str, str] | None = None, cwd: Path | None = None) -> Command:
+    async def start(
+        self, *arguments: str, variables: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Command:
         """Start a command."""
         return Command(
             await asyncio.create_subprocess_exec(

@@ -148,9 +148,7 @@ MODEL_FAILURES = {
 async def test_a_failing_model_fails_the_run(shared_project: Project, framework: str, model: str) -> None:
     code, word = MODEL_FAILURES[model]
     agent = shared_project.agent()
-    result = await shared_project.run(
-        agent, "x", "--on", framework, "--model", f"openai:{model}"
-    )
+    result = await shared_project.run(agent, "x", "--on", framework, "--model", f"openai:{model}")
     failed(result, code, "model", word, f"openai:{model}")
     events = await shared_project.events(result["run_id"])
     failures = [event["data"]["error"]["code"] for event in events if event["kind"] == "model.failed"]

@@ -68,9 +68,7 @@ def total(category: str) -> float:
 @pytest.mark.feature("AF-016")
 @pytest.mark.framework("crewai")
 async def test_three_frameworks_side_by_side_print_one_object_each_and_nothing_else(project: Project) -> None:
-    done = await project.command(
-        "run", str(EXAMPLE), "How much was travel?", "--on", ",".join(FRAMEWORKS), "--json"
-    )
+    done = await project.command("run", str(EXAMPLE), "How much was travel?", "--on", ",".join(FRAMEWORKS), "--json")
     assert done.code == 0, done
     assert len(done.objects) == 3
     assert {each["framework"] for each in done.objects} == set(FRAMEWORKS)

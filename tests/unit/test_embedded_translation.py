@@ -30,7 +30,11 @@ QUESTION = {"role": "user", "content": "How much was travel?"}
 
 def call_of(name, arguments):
     function = {"name": name, "arguments": json.dumps(arguments)}
-    return {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+    }
 
 
 CALL = call_of("total_for", {"category": "travel"})

@@ -188,9 +188,10 @@ class Engine:
 
     async def result(self, run_id: str, wait_s: float = 0.0) -> dict[str, Any]:
         """Return a run's result object, waiting up to `wait_s` for its end. Raises RunUnknown."""
-        task = self._tasks.get(run_id)
-        if task is not None and wait_s > 0:
-            await asyncio.wait([task], timeout=wait_s)
+        task, execution = self._tasks.get(run_id), self._executions.get(run_id)
+        if task is not None and execution is not None:
+            # Once the last event is out the run is all but over: whoever saw it gets the result.
+            await asyncio.wait([task], timeout=None if execution.feed.finished else wait_s)
         execution = self._executions.get(run_id)
         if execution is not None:
             return result_json(execution.run, execution.tally.tool_calls)

@@ -26,6 +26,8 @@ class Feed:
         self.run_id = run_id
         self.attempt = 0
         self.finished = False
+        """Whether the last event is committed, or none will come any more."""
+        self._ending = False
         self._store = store
         self._epoch = epoch
         self._clock = clock
@@ -45,7 +47,7 @@ class Feed:
 
     def emit(self, kind: str, data: JsonObject) -> None:
         """Number an event and commit it soon, together with those that follow at once."""
-        if self.finished:
+        if self._ending:
             return
         self._pending.append(self.make(kind, data))
         if self._timer is None:
@@ -71,14 +73,15 @@ class Feed:
     ) -> None:
         """Commit the end of the run with its last event; later events are dropped."""
         async with self._lock:
-            self.finished = True
+            self._ending = True
             batch, self._pending = [*self._pending, self.make(kind, data)], []
             await self._store.finish_run(self.run_id, self._epoch, changes, batch, messages)
+            self.finished = True
             self._publish(batch)
 
     def close(self) -> None:
         """Let watchers go: no further event will come."""
-        self.finished = True
+        self._ending = self.finished = True
         if self._timer is not None:
             self._timer.cancel()
         self._changed.set()

@@ -1,0 +1,72 @@
+"""The order in which watchers see a run's events, whatever is being committed meanwhile."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agentforge.engine.feed import Feed
+from agentforge.store import AgentVersion, AgentVersionId, ProjectId, Run, RunId, open_store
+
+pytestmark = pytest.mark.feature("AF-076")
+
+
+async def _feed(folder: Path) -> tuple[Feed, object]:
+    store = open_store(folder / "state.db")
+    await store.open()
+    lease = await store.acquire_lease(ProjectId("p"), "test")
+    version = AgentVersion(id=AgentVersionId("v"), name="a", spec={}, created_at=0.0)
+    await store.put_agent_version(version)
+    run = Run(
+        run_id=RunId("r"),
+        project=lease.project,
+        agent_name="a",
+        agent_version=version.id,
+        framework="python",
+        lease_epoch=lease.epoch,
+        created_at=0.0,
+    )
+    await store.create_run(run)
+    return Feed(store, run.run_id, lease.epoch, lambda: 1.0), store
+
+
+async def test_a_watcher_that_caught_up_waits_for_the_last_event_while_it_is_committed(tmp_path: Path) -> None:
+    feed, store = await _feed(tmp_path)
+    seen: list[str] = []
+
+    async def watch() -> None:
+        async for event in feed.watch():
+            seen.append(event.kind)
+
+    feed.emit("run.started", {})
+    await feed.flush()
+    watcher = asyncio.create_task(watch())
+    while not seen:
+        await asyncio.sleep(0)
+    ending = asyncio.create_task(feed.finish({"status": "succeeded"}, "run.finished", {}))
+    await asyncio.sleep(0)  # the commit is under way now; wake the watcher in the middle of it
+    feed._publish([])
+    await asyncio.gather(ending, watcher)
+    assert seen == ["run.started", "run.finished"]
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_events_are_numbered_without_gaps_and_late_ones_are_dropped(tmp_path: Path) -> None:
+    feed, store = await _feed(tmp_path)
+    for number in range(50):
+        feed.emit("step.started", {"step": number})
+    await feed.finish({"status": "failed"}, "run.finished", {})
+    feed.emit("log.written", {"text": "too late"})
+    kinds = [(event.seq, event.kind) async for event in feed.watch()]
+    assert [seq for seq, _ in kinds] == list(range(1, 52))
+    assert kinds[-1] == (51, "run.finished")
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_a_watcher_that_resumes_gets_the_rest_and_nothing_twice(tmp_path: Path) -> None:
+    feed, store = await _feed(tmp_path)
+    for number in range(10):
+        feed.emit("step.started", {"step": number})
+    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    assert [event.seq async for event in feed.watch(after=7)] == [8, 9, 10, 11]
+    await store.close()  # type: ignore[attr-defined]
