@@ -94,9 +94,14 @@ class HostServer:
             await serving
 
     async def _leave_when_idle(self) -> None:
+        """Leave when there was nothing to do for long enough, or when the project's state is gone."""
         limit = self._engine.project.config.host.idle_s
         while True:
-            await asyncio.sleep(min(limit, 5.0) / 2)
+            await asyncio.sleep(min(limit, 2.0) / 2)
+            if not self._place.lock.exists():
+                _log.warning("the project's state was deleted, leaving")
+                self.stop()
+                return
             if self._engine.active or self._requests.active:
                 continue
             if time.monotonic() - max(self._requests.last, self._engine.last_active) >= limit:
