@@ -35,6 +35,7 @@ def main() -> None:
     if _installed_uv() != _locked_uv()[0]:
         _install_uv()
     _install_packages()
+    _need_engine_libraries()
     STAMP.write_text(wanted)
     _say("ready: .venv/bin/agentforge")
 
@@ -61,9 +62,26 @@ def _need_venv_module() -> None:
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         if os.getuid() != 0 or not shutil.which("apt-get"):
             _fail(f"{sys.executable} has no venv module", f"apt-get install {package} (as root), then run this again")
-        _say(f"installing {package}")
-        _run(["apt-get", "update", "-qq"])
-        _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package])
+        _install_system_package(package)
+
+
+def _need_engine_libraries() -> None:
+    """The embedded model's engine is linked to the system's OpenMP, which a bare Debian lacks; the rest works without."""
+    command = [str(BIN / "python"), "-c", "import xllamacpp"]
+    tried = subprocess.run(command, capture_output=True, text=True)
+    if tried.returncode == 0 or "libgomp" not in tried.stderr:
+        return
+    if os.getuid() == 0 and shutil.which("apt-get"):
+        _install_system_package("libgomp1")
+    else:
+        _say("the embedded model lacks libgomp.so.1; hint: apt-get install libgomp1 (as root)")
+
+
+def _install_system_package(name: str) -> None:
+    _say(f"installing {name}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    _run(["apt-get", "update", "-qq"], environment)
+    _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", name], environment)
 
 
 def _locked_uv() -> tuple[str, str]:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-Category = Literal["travel", "catering", "software", "furniture", "training", "marketing"]
+Category = Literal["travel", "software", "hardware", "hotels", "insurance", "marketing"]
 
 
 def total_for(category: Category) -> float:

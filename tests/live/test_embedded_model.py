@@ -13,6 +13,7 @@ from typing import get_args
 import aiohttp
 import psutil
 import pytest
+
 from agentforge.errors.embedded import EmbeddedModelNotStarted
 from agentforge.gateway.embedded import EmbeddedModel, EmbeddedSettings
 
@@ -197,7 +198,7 @@ async def test_a_client_that_leaves_frees_its_slot(client):
     endless = asked("Tell a very long story.", max_tokens=3000)
     leaving = [asyncio.create_task(client.stream(endless)) for _ in range(EmbeddedSettings().slots)]
     async with asyncio.timeout(60):
-        await client.choice(asked("Say hello.", max_tokens=1)) if False else None
+        await asyncio.sleep(0)
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)

