@@ -66,7 +66,7 @@ def _need_venv_module() -> None:
 
 
 def _need_engine_libraries() -> None:
-    """The embedded model's engine is linked to the system's OpenMP, which a bare Debian lacks; the rest works without."""
+    """The embedded model's engine is linked to OpenMP, which a bare Debian lacks; all the rest works without."""
     command = [str(BIN / "python"), "-c", "import xllamacpp"]
     tried = subprocess.run(command, capture_output=True, text=True)
     if tried.returncode == 0 or "libgomp" not in tried.stderr:

@@ -127,7 +127,7 @@ async def test_streaming_prints_the_events_then_the_result_and_the_deltas_are_th
     shared_project: Project, framework: str
 ) -> None:
     text = "one two three four five"
-    model = shared_project.model.script(f"count-{framework}", Step(text=text))
+    model = shared_project.model.script(f"count-{framework}", Step(text=text, chunk_delay_s=0.02))
     done = await shared_project.command(
         "run", shared_project.agent(), "x", "--on", framework, "--model", f"openai:{model}", "--stream", "--json"
     )
