@@ -1,6 +1,7 @@
 """The embedded model itself: the real engine and weights, in its own process."""
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -13,6 +14,7 @@ from typing import get_args
 import aiohttp
 import psutil
 import pytest
+import pytest_asyncio
 
 from agentforge.errors.embedded import EmbeddedModelNotStarted
 from agentforge.gateway.embedded import EmbeddedModel, EmbeddedSettings
@@ -58,19 +60,25 @@ class Client:
         return chunks
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def model(tmp_path_factory):
     model = EmbeddedModel(tmp_path_factory.mktemp("embedded"))
     yield model
     await model.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def client(model):
     async with model.use() as base_url:
         client = Client(base_url)
         yield client
         await client.session.close()
+
+
+async def ended(pid):
+    """Wait for the end of a child without taking its exit status away from asyncio."""
+    with contextlib.suppress(ChildProcessError):
+        await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def asked(question, *more, **request):
@@ -195,13 +203,13 @@ async def test_many_requests_at_once_are_all_answered(client):
 
 
 async def test_a_client_that_leaves_frees_its_slot(client):
-    endless = asked("Tell a very long story.", max_tokens=3000)
-    leaving = [asyncio.create_task(client.stream(endless)) for _ in range(EmbeddedSettings().slots)]
-    async with asyncio.timeout(60):
-        await asyncio.sleep(0)
-        for task in leaving:
-            task.cancel()
-        await asyncio.gather(*leaving, return_exceptions=True)
+    endless = asked("Tell a very long story.", max_tokens=3000, stream=True)
+    url = "http://model/v1/chat/completions"
+    leaving = [await client.session.post(url, json=endless) for _ in range(EmbeddedSettings().slots)]
+    for response in leaving:  # both compute now: the first bytes of their answers are here
+        await response.content.readline()
+        response.close()
+    async with asyncio.timeout(20):
         await client.choice(asked("Say hello.", max_tokens=1))
 
 
@@ -218,34 +226,36 @@ async def test_concurrent_callers_start_one_process_and_the_last_one_unloads_it(
     assert model.pid is None
     urls = await asyncio.gather(*(model.acquire() for _ in range(5)))
     assert len(set(urls)) == 1
-    first = psutil.Process(model.pid)
-    siblings = [child for child in psutil.Process().children() if str(tmp_path) or child == first]
-    assert (
-        sum(urls[0].removeprefix("unix://").removesuffix("/v1") in " ".join(each.cmdline()) for each in siblings) == 1
-    )
+    first = model.pid
+    socket = urls[0].removeprefix("unix://").removesuffix("/v1")
+    children = [child.cmdline() for child in psutil.Process().children()]
+    assert sum(f"--socket={socket}" in words for words in children) == 1
     for _ in urls[1:]:
         model.release()
     assert model.users == 1
     model.release()
-    await asyncio.to_thread(first.wait, 10)
+    await ended(first)
     assert model.pid is None
     async with model.use() as base_url:
         assert base_url == urls[0]
-        assert model.pid != first.pid
+        assert model.pid != first
     await model.close()
 
 
 async def test_after_a_kill_the_next_caller_gets_a_new_process(tmp_path):
     model = EmbeddedModel(tmp_path)
     await model.acquire()
-    killed = psutil.Process(model.pid)
-    os.kill(killed.pid, signal.SIGKILL)
-    await asyncio.to_thread(killed.wait, 10)
+    killed = model.pid
+    os.kill(killed, signal.SIGKILL)
+    await ended(killed)
     async with model.use() as base_url:
+        assert model.pid != killed
         client = Client(base_url)
-        choice = await client.choice(as_langchain("How much did we spend on travel?"))
+        try:
+            choice = await client.choice(as_langchain("How much did we spend on travel?"))
+        finally:
+            await client.session.close()
         assert choice["message"]["tool_calls"]
-        await client.session.close()
     await model.close()
 
 

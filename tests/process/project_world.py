@@ -1,6 +1,7 @@
 """A user's project on this machine: real commands, a real host, real workers. Only the model is a double."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -77,7 +78,8 @@ class Command:
             async with asyncio.timeout(patience_s):
                 out, err = await self._process.communicate(stdin.encode() if stdin is not None else None)
         except BaseException:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
             raise
         assert self._process.returncode is not None

@@ -1,5 +1,6 @@
 """`Forge`: the Python client of a project's host."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any, Self
 
 from agentforge.api.connection import Connection
 from agentforge.api.inline import InlineHost
-from agentforge.api.place import host_place
+from agentforge.api.place import HostPlace, host_place
 from agentforge.api.result import RunEvent, RunResult
 from agentforge.api.starting import answers, ensure_host
 from agentforge.api.sync import SyncForge
 from agentforge.config import find_project, names_to_send
+from agentforge.errors.host import HostAlreadyRuns
 
 __all__ = ["Forge", "RunHandle"]
 
@@ -24,13 +26,15 @@ class Forge:
     """Runs agents: `async with Forge() as forge: result = await forge.run("agent.yaml", "...", on="langchain")`.
 
     A client of the project's running host; where there is none, the host lives in this process for as long as the
-    client does (`background=True` starts one that stays). `url` names a server in place of a project.
+    client does (`background=True` starts one that stays). `url` names a server in place of a project. With
+    `AGENTFORGE_HOST=inline` that host is for this client alone, and others wait for its end.
     """
 
     def __init__(self, project: Path | str = ".", *, url: str | None = None, background: bool = False) -> None:
         self.root = find_project(Path(project))
         self._url = url
-        self._background = background and os.environ.get("AGENTFORGE_HOST") != "inline"
+        self._alone = os.environ.get("AGENTFORGE_HOST") == "inline"
+        self._background = background and not self._alone
         self._inline: InlineHost | None = None
         self.connection: Connection
 
@@ -48,8 +52,7 @@ class Forge:
             if self._background:
                 ensure_host(place)
             else:
-                self._inline = InlineHost(place)
-                self._inline.start()
+                place = await self._own_host(place)
         self.connection = Connection(socket=place.socket)
         return self
 
@@ -58,7 +61,18 @@ class Forge:
     ) -> None:
         await self.connection.close()
         if self._inline is not None:
-            self._inline.stop()
+            await asyncio.to_thread(self._inline.stop)
+
+    async def _own_host(self, place: HostPlace) -> HostPlace:
+        """Start a host in this process and return where it is; one that has just been started elsewhere will do."""
+        own = place.private() if self._alone else place
+        inline = InlineHost(own)
+        try:
+            await inline.start()
+        except HostAlreadyRuns:
+            return place
+        self._inline = inline
+        return own
 
     async def run(self, agent: str | Path | Mapping[str, Any], input: Any = "", **options: Any) -> RunResult:
         """Run an agent and return how it ended, also when it failed (`result.check()` raises then).

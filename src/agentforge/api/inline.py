@@ -1,6 +1,8 @@
 """A host inside of the calling process, in a thread of its own: for CI, containers and programs."""
 
 import asyncio
+import concurrent.futures
+import math
 import threading
 
 from agentforge.api.place import HostPlace
@@ -9,22 +11,26 @@ __all__ = ["InlineHost"]
 
 
 class InlineHost:
-    """Started by `start`, which returns once clients can connect; `stop` ends it and waits for its end."""
+    """Started by `start`, which returns once clients can connect; `stop` ends it and waits for its end.
+
+    Where another process serves the project for itself alone, `start` waits for its end.
+    """
 
     def __init__(self, place: HostPlace) -> None:
         self._place = place
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
+        self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event
         self._thread = threading.Thread(target=self._run, name="agentforge-host", daemon=True)
 
-    def start(self) -> None:
-        """Start the host. Raises what keeps it from starting."""
+    async def start(self) -> None:
+        """Start the host. Raises what keeps it from starting: HostAlreadyRuns if there is one for all."""
         self._thread.start()
-        self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._ready))
+        except asyncio.CancelledError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop the host and wait until its workers are gone."""
@@ -36,17 +42,16 @@ class InlineHost:
         try:
             asyncio.run(self._serve())
         except BaseException as error:
-            self._failure = error
-        finally:
-            self._ready.set()
+            if not self._ready.done():
+                self._ready.set_exception(error)
 
     async def _serve(self) -> None:
         from agentforge.api.server import HostServer
 
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = HostServer(self._place)
+        server = HostServer(self._place, patience_s=math.inf)
         stopping = asyncio.create_task(self._stop.wait())
         stopping.add_done_callback(lambda _: server.stop())
-        await server.serve(self._ready.set)
+        await server.serve(lambda: self._ready.set_result(None))
         stopping.cancel()

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentforge.config import STATE_DIR
@@ -20,6 +20,10 @@ class HostPlace:
     socket: Path
     log: Path
     lock: Path
+
+    def private(self) -> "HostPlace":
+        """Return the place of a host that serves this process alone."""
+        return replace(self, socket=self.socket.with_name(f"{self.socket.stem}-{os.getpid()}.sock"))
 
 
 def host_place(root: Path) -> HostPlace:

@@ -11,10 +11,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import uvicorn
 
@@ -22,6 +22,7 @@ from agentforge import __version__
 from agentforge.api.app import make_app
 from agentforge.api.place import HostPlace, host_place
 from agentforge.api.problems import problem
+from agentforge.api.starting import answers
 from agentforge.engine import Engine
 from agentforge.errors import AgentForgeError, InternalError
 from agentforge.errors.host import HostAlreadyRuns
@@ -42,8 +43,11 @@ class HostServer:
         place: HostPlace,
         environ: Mapping[str, str] = os.environ,
         catalogue_folders: tuple[Path, ...] = (),
+        patience_s: float = 30.0,
     ) -> None:
+        """`patience_s`: how long to wait for another host of the project to leave."""
         self._place = place
+        self._patience_s = patience_s
         self._environ = environ
         self._catalogue_folders = catalogue_folders
         self._stopping = asyncio.Event()
@@ -59,7 +63,7 @@ class HostServer:
         """Serve until the end; `ready` is called once clients can connect. Raises HostAlreadyRuns, AF1xx, AF8xx."""
         state = self._place.lock.parent
         state.mkdir(parents=True, exist_ok=True)
-        with _only_host(self._place):
+        async with self._only_host():
             embedded = EmbeddedModel(state / "embedded")
             try:
                 async with Engine(
@@ -71,6 +75,18 @@ class HostServer:
                     await self._serve_http(ready)
             finally:
                 await embedded.close()
+
+    @contextlib.asynccontextmanager
+    async def _only_host(self) -> AsyncIterator[None]:
+        """Hold the project. A host that is about to leave, or serves one command only, is waited for."""
+        root = self._place.root
+        deadline = time.monotonic() + self._patience_s
+        with self._place.lock.open("a+") as lock:
+            while not _taken(lock):
+                if answers(host_place(root)) or self._stopping.is_set() or time.monotonic() > deadline:
+                    raise HostAlreadyRuns(f"another host already serves `{root}`")
+                await asyncio.sleep(0.05)
+            yield
 
     async def _serve_http(self, ready: Callable[[], None]) -> None:
         app = make_app(self._engine, self._describe, self.stop)
@@ -160,14 +176,12 @@ class _Requests:
         return counting
 
 
-@contextlib.contextmanager
-def _only_host(place: HostPlace) -> Iterator[None]:
-    with place.lock.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise HostAlreadyRuns(f"another host already serves `{place.root}`") from None
-        yield
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`agentforge run`: one agent on one framework or on several side by side."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,11 @@ def run(
     frameworks: list[str | None] = [*on.split(",")] if on else [None]
     options = {"model": model, "thread": thread, "stream": stream, "labels": _labels(label)}
     _check_framework_names(frameworks)
+    if detach and os.environ.get("AGENTFORGE_HOST") == "inline":
+        raise UsageFault(
+            "`--detach` needs a host that outlives the command, and `AGENTFORGE_HOST` is `inline`",
+            hint="Unset `AGENTFORGE_HOST`, or leave `--detach` out.",
+        )
     results = asyncio.run(_run(project, agent, _input(text), frameworks, options, as_json=as_json, detach=detach))
     if detach:
         return

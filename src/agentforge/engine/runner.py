@@ -284,14 +284,12 @@ async def _first(*events: asyncio.Event) -> None:
 
 
 def _outcome(execution: Execution, work: "asyncio.Task[_Answer]") -> tuple[RunStatus, ErrorInfo | None]:
+    exception = None if work.cancelled() else work.exception()
     failure = execution.failure
     if failure is not None:
         return "failed", failure if isinstance(failure, ErrorInfo) else failure.info()
-    if execution.cancel_requested.is_set():
+    if execution.cancel_requested.is_set() or work.cancelled():
         return "cancelled", None
-    if work.cancelled():
-        return "cancelled", None
-    exception = work.exception()
     if exception is None:
         return "succeeded", None
     if not isinstance(exception, AgentForgeError | RpcError):

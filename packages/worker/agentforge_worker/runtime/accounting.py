@@ -38,7 +38,17 @@ class CpuShare:
 
 
 def peak_rss_mib() -> float:
-    """Largest resident set of this process so far, in MiB."""
+    """Largest resident set of this process so far, in MiB.
+
+    `VmHWM` and not `ru_maxrss`, which a process inherits from the one that started it.
+    """
+    try:
+        with open("/proc/self/status") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024.0
+    except (OSError, ValueError, IndexError):
+        pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 

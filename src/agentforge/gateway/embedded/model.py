@@ -59,7 +59,7 @@ class EmbeddedModel:
     @property
     def pid(self) -> int | None:
         """The process's id while it runs and is ready."""
-        return self._process.pid if self._process and self._process.returncode is None else None
+        return self._process.pid if self._process and _runs(self._process) else None
 
     @property
     def users(self) -> int:
@@ -185,6 +185,16 @@ def _retrieve(task: asyncio.Task[None]) -> None:
     """Look at a failure that no caller may be waiting for any more, so that asyncio doesn't report it as lost."""
     if not task.cancelled():
         task.exception()
+
+
+def _runs(process: Process) -> bool:
+    """Ask the kernel: asyncio learns of a crash a little later, and a caller in between would get a dead address."""
+    if process.returncode is not None:
+        return False
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 async def _end(process: Process) -> None:
