@@ -170,7 +170,13 @@ async def test_a_streamed_tool_call_is_recorded_before_the_tool_is_called(
 
 
 async def test_what_an_agent_prints_is_in_its_events_and_not_on_stdout(shared_project: Project) -> None:
-    code = "import sys\nasync def agent(input, ctx):\n    print('to stdout')\n    print('to stderr', file=sys.stderr)\n    return 1\n"
+    code = """
+import sys
+async def agent(input, ctx):
+    print('to stdout')
+    print('to stderr', file=sys.stderr)
+    return 1
+"""
     done = await shared_project.command("run", shared_project.native("prints", code), "x", "--json")
     events = await shared_project.events(done.result["run_id"])
     logs = {(e["data"]["stream"], e["data"]["text"]) for e in events if e["kind"] == "log.written"}

@@ -1,12 +1,14 @@
 """The order in which watchers see a run's events, whatever is being committed meanwhile."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentforge.engine.feed import Feed
-from agentforge.store import AgentVersion, AgentVersionId, ProjectId, Run, RunId, open_store
+from agentforge.store import AgentVersion, AgentVersionId, Event, ProjectId, Run, RunChanges, RunId, open_store
 
 pytestmark = pytest.mark.feature("AF-076")
 
@@ -69,4 +71,50 @@ async def test_a_watcher_that_resumes_gets_the_rest_and_nothing_twice(tmp_path: 
         feed.emit("step.started", {"step": number})
     await feed.finish({"status": "succeeded"}, "run.finished", {})
     assert [event.seq async for event in feed.watch(after=7)] == [8, 9, 10, 11]
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_nothing_is_seen_before_it_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed, store = await _feed(tmp_path)
+    committed: list[int] = []
+    append, finish = store.append_events, store.finish_run  # type: ignore[attr-defined]
+
+    async def spied_append(run_id: RunId, epoch: int, events: Sequence[Event]) -> None:
+        await append(run_id, epoch, events)
+        committed.extend(event.seq for event in events)
+
+    async def spied_finish(run_id: RunId, epoch: int, changes: RunChanges, events: Sequence[Event], *rest: Any) -> None:
+        await finish(run_id, epoch, changes, events, *rest)
+        committed.extend(event.seq for event in events)
+
+    monkeypatch.setattr(store, "append_events", spied_append)
+    monkeypatch.setattr(store, "finish_run", spied_finish)
+
+    async def watch() -> None:
+        async for event in feed.watch():
+            assert event.seq in committed
+
+    watcher = asyncio.create_task(watch())
+    for number in range(20):
+        feed.emit("step.started", {"step": number})
+        if number % 3 == 0:
+            await feed.flush()
+    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    await watcher
+    assert committed == list(range(1, 22))
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_a_late_watcher_reads_what_is_no_longer_kept_from_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentforge.engine.feed._KEPT", 5)
+    feed, store = await _feed(tmp_path)
+    for number in range(30):
+        feed.emit("step.started", {"step": number})
+        if number % 3 == 0:
+            await feed.flush()
+    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    for after in (0, 7, 25, 29, 31):
+        assert [event.seq async for event in feed.watch(after)] == list(range(after + 1, 32))
     await store.close()  # type: ignore[attr-defined]

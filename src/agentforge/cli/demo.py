@@ -88,8 +88,12 @@ def _right(result: dict[str, Any], category: str, expected: "Decimal") -> bool:
         result["status"] == "succeeded"
         and len(calls) > 0
         and len(calls) == len(result["tool_calls"])
-        and all(abs(float(call["result"]) - float(expected)) < _TOLERANCE for call in calls)
+        and all(_equal(call.get("result"), expected) for call in calls)
     )
+
+
+def _equal(result: Any, expected: "Decimal") -> bool:
+    return isinstance(result, int | float) and abs(result - float(expected)) < _TOLERANCE
 
 
 class _Shown(TextShown):

@@ -119,7 +119,7 @@ class Loop:
 
 
 async def _in_thread(call: Callable[[], Any], name: str) -> Any:
-    """Return what a blocking call returns. The run is not over before the call is: at its next effect, once cancelled."""
+    """Return what a blocking call returns. The run is not over before it is: at its next effect, once cancelled."""
     work = asyncio.ensure_future(run_in_thread(contextvars.copy_context(), call, name))
     try:
         return await asyncio.shield(work)

@@ -16,7 +16,7 @@ class EmbeddedSettings:
     first_step: FirstStep = "tool"
     threads: int = 1
     """llama.cpp's threads wait for each other by spinning. With the cores busy elsewhere, as they are when frameworks
-    start, two were four to six times slower than one; on idle cores they are about twice as fast."""
+    start, two were four to six times slower than one; on idle cores they are up to twice as fast."""
     slots: int = 2
     """Requests computed at once; the others wait in the order they came."""
     context: int = 4096

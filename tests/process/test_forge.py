@@ -1,0 +1,178 @@
+"""`Forge`, the Python client: with a host of its own, as a client of the project's, blocking and not."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentforge import AgentForgeError, Forge
+from agentforge.api.place import host_place
+from agentforge.api.starting import answers
+
+from .project_world import Project
+
+pytestmark = pytest.mark.feature("AF-181")
+
+
+@pytest.fixture(autouse=True)
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is the program of the project's user."""
+    for name, value in project.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(project.root)
+    yield
+    assert not answers(host_place(project.root))
+
+
+async def test_a_program_runs_an_agent_on_a_host_of_its_own(project: Project) -> None:
+    async with Forge() as forge:
+        result = await forge.run(project.agent(), "hello")
+        assert (result.ok, result.status, result.output) == (True, "succeeded", "FINAL: hello")
+        assert result.check() is result
+        assert len(await project.workers()) == 1
+    assert project.processes() == []
+
+
+async def test_a_run_is_submitted_watched_and_awaited(project: Project) -> None:
+    async with Forge() as forge:
+        run = await forge.submit(project.agent(), "hello", stream=True, thread="t", labels={"team": "blue"})
+        kinds = [event.kind async for event in run.events()]
+        assert kinds[0] == "run.started"
+        assert kinds[-1] == "run.finished"
+        result = await run.result()
+        assert (result.raw["thread"], result.raw["labels"]) == ("t", {"team": "blue"})
+        assert [event.seq async for event in run.events(after=2)] == list(range(3, len(kinds) + 1))
+        assert (await forge.attach(run.run_id).result()).output == result.output
+
+
+async def test_a_run_is_cancelled(project: Project) -> None:
+    async with Forge() as forge:
+        run = await forge.submit(project.agent(), "x", model="openai:slow-600")
+        async with asyncio.timeout(60):
+            await project.model.wait_for_requests(1)
+        assert (await run.status()).status == "running"
+        result = await run.cancel()
+        assert (result.status, result.ok, result.error) == ("cancelled", False, None)
+        with pytest.raises(AgentForgeError) as raised:
+            result.check()
+        assert raised.value.code == "AF709"
+
+
+async def test_an_agent_may_be_a_mapping(project: Project) -> None:
+    async with Forge() as forge:
+        result = await forge.run({"name": "made-here", "instructions": "Answer."}, "x", on="python")
+    assert (result.agent, result.output) == ("made-here", "FINAL: x")
+
+
+async def test_a_failed_run_is_a_result_and_check_makes_it_an_exception(project: Project) -> None:
+    async with Forge() as forge:
+        result = await forge.run(project.agent(), "x", model="openai:fail-401")
+        assert result.error is not None
+        assert (result.status, result.error.code, result.error.origin) == ("failed", "AF501", "model")
+        with pytest.raises(AgentForgeError, match="401") as raised:
+            result.check()
+        assert (raised.value.code, raised.value.hint) == ("AF501", result.error.hint)
+
+
+@pytest.mark.parametrize(
+    ("agent", "options", "code"),
+    [
+        ("missing.yaml", {"on": "python"}, "AF101"),
+        ("agent", {"on": "nothing"}, "AF202"),
+        ("agent", {"model": "x"}, "AF107"),
+    ],
+)
+async def test_what_can_not_be_started_is_an_exception_with_a_code(
+    project: Project, agent: str, options: dict[str, str], code: str
+) -> None:
+    project.agent()
+    async with Forge() as forge:
+        with pytest.raises(AgentForgeError) as raised:
+            await forge.run(agent, "x", **options)
+    assert raised.value.code == code
+    assert raised.value.hint
+
+
+async def test_the_same_submit_key_is_the_same_run(project: Project) -> None:
+    async with Forge() as forge:
+        agent = project.agent()
+        first = await forge.submit(agent, "x", submit_key="k")
+        again = await forge.submit(agent, "x", submit_key="k")
+        assert first.run_id == again.run_id
+        assert (await again.result()).ok
+    assert len(project.model.requests) == 1
+
+
+async def test_a_program_is_a_client_of_the_host_that_runs(project: Project) -> None:
+    agent = project.agent()
+    await project.run(agent)
+    before = (await project.host())["pid"]
+    async with Forge() as forge:
+        assert (await forge.run(agent, "from the program")).output == "FINAL: from the program"
+        assert len((await forge.connection.get("/v1/runs"))["runs"]) == 2
+    assert (await project.host())["pid"] == before
+    await project.stop()
+
+
+async def test_commands_are_clients_of_a_programs_host(project: Project) -> None:
+    async with Forge() as forge:
+        agent = project.agent()
+        await forge.run(agent)
+        assert (await project.run(agent, "from a command"))["output"] == "FINAL: from a command"
+        assert len(await project.workers()) == 1
+
+
+async def test_two_programs_at_once_share_one_host(project: Project) -> None:
+    agent = project.agent()
+    async with Forge() as one, Forge() as two:
+        results = await asyncio.gather(one.run(agent, "1"), two.run(agent, "2"))
+    assert [result.output for result in results] == ["FINAL: 1", "FINAL: 2"]
+
+
+async def test_runs_that_a_program_leaves_behind_end_as_failed(project: Project) -> None:
+    async with Forge() as forge:
+        run = await forge.submit(project.agent(), "x", model="openai:slow-600")
+        async with asyncio.timeout(60):
+            await project.model.wait_for_requests(1)
+    async with Forge() as forge:
+        result = await forge.attach(run.run_id).result()
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "AF706")
+
+
+async def test_the_program_may_go_on_while_its_host_starts_and_stops(project: Project) -> None:
+    ticks = 0
+
+    async def ticking() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    task = asyncio.create_task(ticking())
+    forge = Forge()
+    before = ticks
+    await forge.__aenter__()
+    assert ticks > before
+    before = ticks
+    await forge.__aexit__(None, None, None)
+    assert ticks > before
+    task.cancel()
+
+
+def test_the_same_blocking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With native agents: no model is there to be asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code.py").write_text("async def agent(input, ctx):\n    return {'got': input}\n")
+    agent = {"name": "native", "native": {"framework": "python", "entrypoint": "code:agent"}}
+    with Forge.sync(tmp_path) as forge:
+        assert forge.run(agent, [1, 2]).output == {"got": [1, 2]}
+        run = forge.submit(agent, "x")
+        assert [event.kind for event in run.events()][-1] == "run.finished"
+        assert run.result().output == {"got": "x"}
+        assert run.status().ok
+        assert forge.attach(run.run_id).cancel().status == "succeeded"
+    with pytest.raises(AgentForgeError) as raised, Forge.sync(tmp_path) as forge:
+        forge.run("missing.yaml")
+    assert raised.value.code == "AF101"
