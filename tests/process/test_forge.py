@@ -46,6 +46,15 @@ async def test_a_run_is_submitted_watched_and_awaited(project: Project) -> None:
         assert (await forge.attach(run.run_id).result()).output == result.output
 
 
+async def test_who_watches_may_leave_early(project: Project) -> None:
+    async with Forge() as forge:
+        run = await forge.submit(project.agent(), "hello")
+        async for event in run.events():
+            assert event.kind == "run.started"
+            break
+        assert (await run.result()).ok
+
+
 async def test_a_run_is_cancelled(project: Project) -> None:
     async with Forge() as forge:
         run = await forge.submit(project.agent(), "x", model="openai:slow-600")

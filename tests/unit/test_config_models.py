@@ -139,3 +139,18 @@ def test_models_without_a_default_among_them_are_told(project):
     with pytest.raises(UnknownModelError) as caught:
         resolve_model(project('[models.big]\nmodel = "b"\n'), "default", {"OPENAI_API_KEY": "k"})
     assert caught.value.hint == "Name one of `big` as the agent's `model`, or add `[models.default]`."
+
+
+def test_the_first_step_of_the_embedded_model_is_part_of_its_name_on_the_wire(tmp_path: Path) -> None:
+    text = '[models.local]\nupstream = "embedded"\nfirst_step = "answer"\n'
+    (tmp_path / "agentforge.toml").write_text(text)
+    project = load_project(tmp_path, {})
+    assert resolve_model(project, "local", {}).model == "local-answer"
+    (tmp_path / "agentforge.toml").write_text(text.replace("answer", "tool"))
+    assert resolve_model(load_project(tmp_path, {}), "local", {}).model == "local"
+
+
+def test_a_first_step_of_a_model_that_chooses_by_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "agentforge.toml").write_text('[models.big]\nmodel = "x"\nfirst_step = "answer"\n')
+    with pytest.raises(ConfigError, match="first_step"):
+        load_project(tmp_path, {})

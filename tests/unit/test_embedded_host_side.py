@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from agentforge.config import embedded_notice as notice
 from agentforge.errors import embedded as errors
 from agentforge.errors.embedded import EmbeddedModelMissing, EmbeddedModelNotStarted
-from agentforge.gateway.embedded import EmbeddedModel, notice, weights
+from agentforge.gateway.embedded import EmbeddedModel, weights
 
 ROOT = Path(__file__).parents[2]
 

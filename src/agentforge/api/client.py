@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -143,16 +144,18 @@ class RunHandle:
         self._connection = connection
         self._path = f"/v1/runs/{run_id}"
 
-    async def events(self, after: int = 0) -> AsyncIterator[RunEvent]:
+    async def events(self, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """Yield the run's events above `after` as they come, until its last one."""
-        async for kind, data in self._connection.stream("GET", f"{self._path}/events", after=after):
-            if kind != "result":
-                yield RunEvent.from_dict(data)
+        async with aclosing(self.watch(after)) as items:
+            async for item in items:
+                if isinstance(item, RunEvent):
+                    yield item
 
-    async def watch(self, after: int = 0) -> AsyncIterator[RunEvent | RunResult]:
+    async def watch(self, after: int = 0) -> AsyncGenerator[RunEvent | RunResult, None]:
         """Yield the run's events above `after` as they come, and its result last."""
-        async for kind, data in self._connection.stream("GET", f"{self._path}/events", after=after):
-            yield RunResult.from_dict(data) if kind == "result" else RunEvent.from_dict(data)
+        async with aclosing(self._connection.stream("GET", f"{self._path}/events", after=after)) as items:
+            async for kind, data in items:
+                yield RunResult.from_dict(data) if kind == "result" else RunEvent.from_dict(data)
 
     async def result(self) -> RunResult:
         """Wait for the run's end and return how it ended."""

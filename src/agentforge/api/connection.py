@@ -4,7 +4,7 @@ httpcore and not httpx: every command passes here, and httpx takes longer to imp
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -47,8 +47,10 @@ class Connection:
         """Delete a resource."""
         await self._request("DELETE", self._url(path))
 
-    async def stream(self, method: str, path: str, body: Any = None, **query: Any) -> AsyncIterator[tuple[str, Any]]:
-        """Yield (kind, data) of a resource's server-sent events."""
+    async def stream(
+        self, method: str, path: str, body: Any = None, **query: Any
+    ) -> AsyncGenerator[tuple[str, Any], None]:
+        """Yield (kind, data) of a resource's server-sent events. Who may leave early closes it (`aclosing`)."""
         headers = [("Accept", MEDIA_TYPE), ("Content-Type", _JSON)]
         content = b"" if body is None else msgspec.json.encode(body)
         url = self._url(path, query)

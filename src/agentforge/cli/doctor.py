@@ -53,6 +53,8 @@ def _found(name: str, check: Check, project: Path) -> Finding:
         return check(name, project)
     except AgentForgeError as error:
         return Finding(name, "failed", f"{error.code}: {error.message}", error.hint)
+    except OSError as error:
+        return Finding(name, "failed", f"`{error.filename}`: {error.strerror}", "Mend what `home` says first.")
 
 
 def _python(name: str, project: Path) -> Finding:

@@ -1,7 +1,8 @@
 """Progress on stderr: bars and a live line on a terminal, one line a stage elsewhere."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,15 +39,16 @@ class Progress:
     ) -> None:
         self.clear()
 
-    async def build(self, events: AsyncIterator[tuple[str, Any]]) -> dict[str, Any]:
+    async def build(self, events: AsyncGenerator[tuple[str, Any], None]) -> dict[str, Any]:
         """Show a build's events and return the environment. Raises what the build ended with."""
-        async for kind, data in events:
-            if kind == "progress":
-                self._stage(data)
-            elif kind == "error":
-                raise RemoteError(ErrorInfo.from_dict(data), int(data.get("exit_code", 1)))
-            elif kind == "ready":
-                return dict(data)
+        async with aclosing(events):
+            async for kind, data in events:
+                if kind == "progress":
+                    self._stage(data)
+                elif kind == "error":
+                    raise RemoteError(ErrorInfo.from_dict(data), int(data.get("exit_code", 1)))
+                elif kind == "ready":
+                    return dict(data)
         return {}
 
     def event(self, name: str, event: Any) -> None:

@@ -1,5 +1,6 @@
 """`agentforge run`: one agent on one framework or on several side by side."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -111,12 +112,13 @@ async def _one(
         await prepare(forge, agent, framework, progress)
         handle = await forge.submit(agent, text, on=framework, **options)
         result: dict[str, Any] = {}
-        async for item in handle.watch():
-            if hasattr(item, "kind"):
-                progress.event(name, item)
-                shown.event(item)
-            else:
-                result = dict(item.raw)
+        async with contextlib.aclosing(handle.watch()) as items:
+            async for item in items:
+                if hasattr(item, "kind"):
+                    progress.event(name, item)
+                    shown.event(item)
+                else:
+                    result = dict(item.raw)
     except AgentForgeError as error:
         if handle is not None:
             raise

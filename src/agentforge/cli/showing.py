@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from agentforge.cli.output import print_json, print_text, say, say_failure
 from agentforge.cli.progress import Progress
+from agentforge.config import embedded_notice
 from agentforge.errors import ErrorInfo
 
 __all__ = ["JsonShown", "Shown", "TextShown"]
@@ -79,9 +80,7 @@ class TextShown:
             elif result["status"] != "succeeded":
                 say(f"run {result['run_id']} is {result['status']}")
         if any(result.get("model") == "local" for result in results):
-            from agentforge.gateway.embedded import notice
-
-            say(f"note: {notice()}")
+            say(f"note: {embedded_notice()}")
 
 
 def _print_table(results: list[dict[str, Any]]) -> None:

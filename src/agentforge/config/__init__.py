@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentforge.config.models import ModelTarget, resolve_model
     from agentforge.config.project import Project, environment_names, load_project
     from agentforge.config.project_file import ModelConfig, ProjectConfig, references
-    from agentforge.config.providers import names_to_send
+    from agentforge.config.providers import embedded_notice, names_to_send
     from agentforge.config.reference import expand
     from agentforge.config.settings import ModelSettings
     from agentforge.config.snapshots import AgentSnapshot, snapshot
@@ -26,7 +26,7 @@ _HOMES = {
     "models": ("ModelTarget", "resolve_model"),
     "project": ("Project", "environment_names", "load_project"),
     "project_file": ("ModelConfig", "ProjectConfig", "references"),
-    "providers": ("names_to_send",),
+    "providers": ("embedded_notice", "names_to_send"),
     "reference": ("expand",),
     "settings": ("ModelSettings",),
     "snapshots": ("AgentSnapshot", "snapshot"),
@@ -47,6 +47,7 @@ __all__ = [
     "Project",
     "ProjectConfig",
     "Tool",
+    "embedded_notice",
     "environment_names",
     "expand",
     "find_project",

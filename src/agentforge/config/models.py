@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentforge.config.project_file import EMBEDDED_MODEL, ModelConfig, ProjectConfig
-from agentforge.config.providers import PROVIDERS
+from agentforge.config.project_file import ModelConfig, ProjectConfig
+from agentforge.config.providers import EMBEDDED_ANSWERS_FIRST, EMBEDDED_MODEL, PROVIDERS
 from agentforge.config.reference import expand
 from agentforge.config.source import did_you_mean, shown
 from agentforge.errors.config import ConfigError, InvalidValueError, UnknownModelError
@@ -61,7 +61,7 @@ def _configured(alias: str, model: ModelConfig, environ: Mapping[str, str]) -> M
 
 
 def _embedded(alias: str, model: ModelConfig | None = None) -> ModelTarget:
-    name = model.model if model and model.model else EMBEDDED_MODEL
+    name = EMBEDDED_ANSWERS_FIRST if model and model.first_step == "answer" else EMBEDDED_MODEL
     return ModelTarget(alias, "embedded", None, None, name, model.settings.given() if model else {})
 
 

@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 SandboxLevel = Literal["strict", "standard", "none"]
-EMBEDDED_MODEL = "local"
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PYTHON = re.compile(r"3\.\d{1,2}(\.\d{1,3})?")
 _REFERENCE_HINT = "Write `${env:NAME}` with the name of an environment variable."
@@ -70,6 +69,8 @@ class ModelConfig(Section):
     """Reference to the key, for example `${env:OPENAI_API_KEY}`; never the key itself."""
     model: Text | None = None
     """The model's name at the endpoint."""
+    first_step: Literal["tool", "answer"] | None = None
+    """Of an embedded model, which can't choose by itself: begin with a `tool` (the default) or with the `answer`."""
     settings: ModelSettings = ModelSettings()
     """Sampling settings for every agent that uses this model and does not set them itself."""
 
@@ -108,6 +109,9 @@ class ModelConfig(Section):
         if self.upstream == "openai" and self.model is None:
             hint = 'Add the model\'s name at the endpoint, for example `model = "gpt-4o-mini"`.'
             raise refusal("`model` is missing", hint, MissingKeyError, key="model")
+        if self.upstream == "openai" and self.first_step is not None:
+            statement = '`first_step` goes with `upstream = "embedded"` only: other models choose by themselves'
+            raise refusal(statement, "Remove `first_step`.", ConflictingKeysError, key="first_step")
         for key in ("base_url", "api_key"):
             if self.upstream == "embedded" and getattr(self, key) is not None:
                 statement = f'`{key}` does not go with `upstream = "embedded"`, which runs on this machine'

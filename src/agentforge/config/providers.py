@@ -8,9 +8,32 @@ from pathlib import Path
 from agentforge.config.locate import PROJECT_FILE
 from agentforge.config.reference import referenced_names
 
-__all__ = ["OVERRIDE_PREFIX", "PROVIDERS", "Provider", "model_variables", "names_to_send"]
+__all__ = [
+    "EMBEDDED_ANSWERS_FIRST",
+    "EMBEDDED_MODEL",
+    "OVERRIDE_PREFIX",
+    "PROVIDERS",
+    "Provider",
+    "embedded_notice",
+    "model_variables",
+    "names_to_send",
+]
 
 OVERRIDE_PREFIX = "AGENTFORGE_"
+
+
+EMBEDDED_MODEL = "local"
+"""Alias of the embedded model, and its name at its own endpoint."""
+EMBEDDED_ANSWERS_FIRST = "local-answer"
+"""Its name for agents whose alias says `first_step = "answer"`."""
+
+
+def embedded_notice() -> str:
+    """Return the line that output and docs show wherever the embedded model answers."""
+    return (
+        "model `local` is tiny (SmolLM2, 135M parameters): for trying the machinery, not for real answers; to connect "
+        "a real one set OPENAI_BASE_URL and OPENAI_API_KEY, or [models.default] in agentforge.toml"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,6 @@ can open. Importing this package imports neither the engine nor the server.
 """
 
 from agentforge.gateway.embedded.model import EmbeddedModel
-from agentforge.gateway.embedded.settings import EmbeddedSettings, FirstStep, notice
+from agentforge.gateway.embedded.settings import EmbeddedSettings, FirstStep
 
-__all__ = ["EmbeddedModel", "EmbeddedSettings", "FirstStep", "notice"]
+__all__ = ["EmbeddedModel", "EmbeddedSettings", "FirstStep"]

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import get_args
 
 from aiohttp import web
 
@@ -19,7 +18,7 @@ from agentforge.errors import AgentForgeError
 from agentforge.gateway.embedded.engine import Engine, load
 from agentforge.gateway.embedded.lifetime import end_with_parent
 from agentforge.gateway.embedded.server import make_app
-from agentforge.gateway.embedded.settings import EmbeddedSettings, FirstStep
+from agentforge.gateway.embedded.settings import EmbeddedSettings
 from agentforge.gateway.embedded.weights import find_weights
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -34,9 +33,7 @@ def main() -> int:
     os.dup2(_STDERR, _STDOUT)  # whatever the engine prints is no answer to the host
     os.umask(0o077)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    settings = EmbeddedSettings(
-        options.first_step, options.threads, options.slots, options.context, options.answer_tokens
-    )
+    settings = EmbeddedSettings(options.threads, options.slots, options.context, options.answer_tokens)
     try:
         weights = find_weights()
     except AgentForgeError as error:
@@ -49,7 +46,7 @@ def main() -> int:
 
 async def _serve(engine: Engine, path: Path, settings: EmbeddedSettings, ready: int) -> None:
     async with engine:
-        runner = web.AppRunner(make_app(engine, settings), handler_cancellation=True, access_log=None)
+        runner = web.AppRunner(make_app(engine), handler_cancellation=True, access_log=None)
         await runner.setup()
         await web.SockSite(runner, _listen(path), backlog=512).start()
         os.write(ready, b"ready\n")
@@ -68,7 +65,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m agentforge.gateway.embedded", description="Serve the embedded model.")
     parser.add_argument("--socket", type=Path, required=True, help="where to serve OpenAI's API (owner only)")
     parser.add_argument("--parent", type=int, default=0, help="end with this process, and at the end of stdin")
-    parser.add_argument("--first-step", choices=get_args(FirstStep), default=defaults.first_step)
     parser.add_argument("--threads", type=int, default=defaults.threads)
     parser.add_argument("--slots", type=int, default=defaults.slots, help="requests computed at once")
     parser.add_argument("--context", type=int, default=defaults.context, help="tokens per request, answer included")

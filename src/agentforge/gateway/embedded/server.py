@@ -10,10 +10,10 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from agentforge.config.providers import EMBEDDED_ANSWERS_FIRST
 from agentforge.gateway.embedded.engine import Engine
 from agentforge.gateway.embedded.failures import RequestRefused
 from agentforge.gateway.embedded.replies import Reply, Usage, read_call
-from agentforge.gateway.embedded.settings import EmbeddedSettings
 from agentforge.gateway.embedded.translation import Plan, translate
 
 __all__ = ["MODEL", "Api", "make_app"]
@@ -24,9 +24,9 @@ MODEL = "local"
 _LARGEST_BODY = 16 * 1024 * 1024
 
 
-def make_app(engine: Engine, settings: EmbeddedSettings) -> web.Application:
+def make_app(engine: Engine) -> web.Application:
     """Return the application; any model name in a request means the one model there is."""
-    api = Api(engine, settings)
+    api = Api(engine)
     app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_answer_refusals])
     app.router.add_get("/v1/models", api.list_models)
     app.router.add_post("/v1/chat/completions", api.chat)
@@ -37,9 +37,8 @@ def make_app(engine: Engine, settings: EmbeddedSettings) -> web.Application:
 class Api:
     """The handlers. A client that goes away cancels its handler, which stops the engine's work for it."""
 
-    def __init__(self, engine: Engine, settings: EmbeddedSettings) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._settings = settings
 
     async def list_models(self, request: web.Request) -> web.Response:
         """Answer `GET /v1/models`."""
@@ -54,7 +53,7 @@ class Api:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer `POST /v1/chat/completions`, streamed or whole."""
         body = await _json_body(request)
-        plan = translate(body, self._settings.first_step)
+        plan = translate(body, "answer" if body.get("model") == EMBEDDED_ANSWERS_FIRST else "tool")
         reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), str(body.get("model") or MODEL))
         async with self._engine.generate(plan) as chunks:
             if body.get("stream"):

@@ -1,9 +1,9 @@
-"""What can be set on the embedded model, and what a user is told about it."""
+"""What can be set on the embedded model's process."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EmbeddedSettings", "FirstStep", "notice"]
+__all__ = ["EmbeddedSettings", "FirstStep"]
 
 FirstStep = Literal["tool", "answer"]
 """What a request that leaves the choice to the model (`tool_choice: auto`) leads to while no tool has answered yet."""
@@ -13,7 +13,6 @@ FirstStep = Literal["tool", "answer"]
 class EmbeddedSettings:
     """How the process runs. The defaults suit two cores that frameworks need too."""
 
-    first_step: FirstStep = "tool"
     threads: int = 1
     """llama.cpp's threads wait for each other by spinning. With the cores busy elsewhere, as they are when frameworks
     start, two were four to six times slower than one; on idle cores they are up to twice as fast."""
@@ -27,17 +26,8 @@ class EmbeddedSettings:
     def arguments(self) -> list[str]:
         """Return these settings as arguments of `python -m agentforge.gateway.embedded`."""
         return [
-            f"--first-step={self.first_step}",
             f"--threads={self.threads}",
             f"--slots={self.slots}",
             f"--context={self.context}",
             f"--answer-tokens={self.answer_tokens}",
         ]
-
-
-def notice() -> str:
-    """Return the line that output and docs show wherever the embedded model answers."""
-    return (
-        "model `local` is tiny (SmolLM2, 135M parameters): for trying the machinery, not for real answers; to connect "
-        "a real one set OPENAI_BASE_URL and OPENAI_API_KEY, or [models.default] in agentforge.toml"
-    )
