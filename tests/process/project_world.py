@@ -15,8 +15,7 @@ from typing import Any
 import psutil
 
 from agentforge.api.connection import Connection
-from agentforge.api.place import host_place
-from agentforge.api.starting import answers
+from agentforge.api.place import answers, host_place
 from agentforge_conformance.scripted_model import RecordedRequest, ScriptedModel
 
 __all__ = ["KEY", "Command", "Done", "Project", "gone", "open_project"]
@@ -72,11 +71,16 @@ class Command:
         async with asyncio.timeout(PATIENCE_S):
             return (await self._process.stdout.readline()).decode()
 
-    async def done(self, stdin: str | None = None, *, patience_s: float = PATIENCE_S) -> Done:
+    @property
+    def pid(self) -> int:
+        """The command's process."""
+        return self._process.pid
+
+    async def done(self, stdin: str | bytes | None = None, *, patience_s: float = PATIENCE_S) -> Done:
         """Wait for its end. No command ever shows a traceback."""
         try:
             async with asyncio.timeout(patience_s):
-                out, err = await self._process.communicate(stdin.encode() if stdin is not None else None)
+                out, err = await self._process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -90,6 +90,20 @@ async def test_runs_come_in_pages_newest_first(shared_project: Project) -> None:
     assert found == made[::-1]
 
 
+async def test_events_come_in_pages(shared_project: Project) -> None:
+    run = await shared_project.run(shared_project.agent())
+    whole = await shared_project.events(run["run_id"])
+    found, after = [], 0
+    while after is not None:
+        path = f"/v1/runs/{run['run_id']}/events"
+        _, _, page = await ask(shared_project, "GET", path, params={"after": str(after), "limit": "2"})
+        assert len(page["events"]) <= 2
+        found += page["events"]
+        after = page["next"]
+    assert found == whole
+    assert len(found) > 2
+
+
 @pytest.mark.parametrize(
     ("method", "path", "options", "status", "code"),
     [
@@ -107,6 +121,10 @@ async def test_runs_come_in_pages_newest_first(shared_project: Project) -> None:
         ("POST", "/v1/runs", {"json": {"agent": "missing.yaml", "on": "python"}}, 404, "AF101"),
         ("GET", "/v1/runs?limit=0", {}, 422, "AF902"),
         ("GET", "/v1/runs?status=odd", {}, 422, "AF902"),
+        ("GET", "/v1/runs?label=novalue", {}, 422, "AF902"),
+        ("GET", "/v1/runs?label==value", {}, 422, "AF902"),
+        ("GET", "/v1/runs/", {}, 404, "AF902"),
+        ("GET", "/v1/runs/nothing/events?limit=0", {}, 422, "AF902"),
         ("GET", "/v1/runs?before=garbage", {}, 400, "AF8"),
         ("GET", "/v1/nowhere", {}, 404, "AF902"),
         ("PUT", "/v1/runs", {}, 405, "AF902"),

@@ -1,14 +1,16 @@
 """`Forge`, the Python client: with a host of its own, as a client of the project's, blocking and not."""
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agentforge import AgentForgeError, Forge
-from agentforge.api.place import host_place
-from agentforge.api.starting import answers
+from agentforge.api.place import answers, host_place
 
 from .project_world import Project
 
@@ -185,3 +187,107 @@ def test_the_same_blocking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(AgentForgeError) as raised, Forge.sync(tmp_path) as forge:
         forge.run("missing.yaml")
     assert raised.value.code == "AF101"
+
+
+async def test_a_programs_host_stays_while_the_program_may_need_it(project: Project) -> None:
+    project.write("agentforge.toml", "[host]\nidle_s = 0.1\n")
+    agent = project.agent()
+    async with Forge() as forge:
+        pid = (await project.host())["pid"]
+        await asyncio.sleep(1)  # ten times what a host of its own would wait: there is no event to wait for
+        assert answers(host_place(project.root))
+        assert (await project.host())["pid"] == pid == os.getpid()
+        assert (await forge.run(agent, "later")).output == "FINAL: later"
+
+
+async def test_a_program_gets_a_new_host_when_its_host_has_left(project: Project) -> None:
+    agent = project.agent()
+    await project.run(agent)
+    async with Forge() as forge:
+        await project.stop()
+        results = await asyncio.gather(*(forge.run(agent, f"{number}") for number in range(3)))
+        assert [result.output for result in results] == ["FINAL: 0", "FINAL: 1", "FINAL: 2"]
+        assert (await project.host())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_program_whose_host_is_just_stopping_gets_a_new_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    if inline:
+        monkeypatch.setenv("AGENTFORGE_HOST", "inline")
+    agent = project.with_tools("hanging", "import time\n\ndef hangs(why: str) -> str:\n    time.sleep(600)\n", "hangs")
+    async with Forge() as forge:
+        run = await forge.submit(agent, "x")
+        async for event in run.events():
+            if event.kind == "tool.called":
+                break
+        stopping = asyncio.create_task(forge.connection.post("/v1/host/stop"))
+        while not (result := await forge.run(project.agent(), "meanwhile")).ok:
+            assert result.error is not None
+            assert result.error.code == "AF706"  # it was taken before the host began to stop
+        assert result.output == "FINAL: meanwhile"
+        await asyncio.gather(stopping, return_exceptions=True)
+        assert (await forge.attach(run.run_id).status()).status == "failed"
+
+
+async def test_a_request_that_may_have_been_taken_is_not_repeated(project: Project) -> None:
+    agent = project.agent()
+    await project.run(agent)
+    pid = (await project.host())["pid"]
+    async with Forge() as forge:
+        run = asyncio.create_task(forge.run(agent, "x", model="openai:slow-600"))
+        async with asyncio.timeout(60):
+            await project.model.wait_for_requests(2)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(AgentForgeError) as raised:
+            await run
+        assert raised.value.code == "AF904"
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_forges_of_one_process_share_its_host(
+    project: Project, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    if inline:
+        monkeypatch.setenv("AGENTFORGE_HOST", "inline")
+    agent = project.agent()
+    async with asyncio.timeout(60):
+        one, two, three = Forge(), Forge(project.root), Forge()
+        await asyncio.gather(one.__aenter__(), two.__aenter__())
+        await three.__aenter__()
+        await one.__aexit__(None, None, None)
+        assert (await two.run(agent, "2")).output == "FINAL: 2"
+        await two.__aexit__(None, None, None)
+        assert (await three.run(agent, "3")).output == "FINAL: 3"
+        assert len(project.processes()) == 1
+        await three.__aexit__(None, None, None)
+    assert project.processes() == []
+    async with Forge() as again:
+        assert (await again.run(agent, "4")).output == "FINAL: 4"
+
+
+async def test_who_gives_up_entering_leaves_the_host_to_the_others(project: Project) -> None:
+    quitter, other = Forge(), Forge()
+    tasks = [asyncio.create_task(forge.__aenter__()) for forge in (quitter, other)]
+    await asyncio.sleep(0)  # both wait for the host's start
+    tasks[0].cancel()
+    async with asyncio.timeout(60):
+        await tasks[1]
+    assert tasks[0].cancelled()
+    assert (await other.run(project.agent(), "x")).ok
+    await other.__aexit__(None, None, None)
+
+
+async def test_what_a_killed_program_left_is_cleaned_up(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTFORGE_HOST", "inline")
+    code = "import asyncio, agentforge, os, signal\nasync def main():\n    async with agentforge.Forge():\n"
+    code += "        os.kill(os.getpid(), signal.SIGKILL)\nasyncio.run(main())\n"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    await process.wait()
+    place = host_place(project.root)
+    left = place.socket.with_name(f"{place.socket.stem}-{process.pid}.sock")
+    assert left.exists()
+    async with Forge():
+        assert not left.exists()
+        assert len(list(place.socket.parent.glob(f"{place.socket.stem}-*.sock"))) == 1

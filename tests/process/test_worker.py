@@ -219,9 +219,11 @@ class Host:
 
     async def run(self, worker: Worker, what: Any, run_id: str = "r1", agent: dict[str, Any] | None = None) -> Any:
         await worker.call(Method.AGENT_OPEN, agent or portable())
+        return await self.start(worker, what, run_id, agent["agent_id"] if agent else "a")
+
+    async def start(self, worker: Worker, what: Any, run_id: str, agent_id: str = "a") -> Any:
         workspace = self.folder / f"workspace-{run_id}"
         workspace.mkdir(exist_ok=True)
-        agent_id = agent["agent_id"] if agent else "a"
         return await worker.call(
             Method.RUN_START,
             {
@@ -486,6 +488,28 @@ async def test_a_blocking_run_ends_at_its_next_check(host: Host) -> None:
         with pytest.raises(RpcError) as caught:
             await asyncio.wait_for(run, 2)
         assert caught.value.code == ErrorCode.CANCELLED
+
+
+@pytest.mark.parametrize("adapter", ["Loop", "Blocking"])
+@pytest.mark.parametrize("when", ["before", "with", "after"])
+async def test_a_run_that_is_cancelled_about_its_start_ends_at_once(host: Host, adapter: str, when: str) -> None:
+    async with host.worker(adapter=adapter) as worker:
+        await host.run(worker, "x", "r1")
+        if when == "before":
+            worker.notify(Method.RUN_CANCEL, {"run_id": "r7"})
+        run = asyncio.create_task(host.start(worker, "hang" if adapter == "Loop" else "loop", "r7"))
+        await asyncio.sleep(0)  # it is sent; the worker reads both at once
+        if when == "with":
+            worker.notify(Method.RUN_CANCEL, {"run_id": "r7"})
+        elif when == "after":
+            await worker.call(Method.PING, {})
+            worker.notify(Method.RUN_CANCEL, {"run_id": "r7"})
+        with pytest.raises(RpcError) as caught:
+            await asyncio.wait_for(run, 2)
+        assert caught.value.code == ErrorCode.CANCELLED
+        assert "never awaited" not in " ".join(host.lines(None))
+        assert worker.alive
+        assert (await host.run(worker, "x", "r7"))["output"] in ("x", True), "a cancellation counts once"
 
 
 async def test_an_answer_that_is_no_json_fails_its_run_alone(host: Host) -> None:

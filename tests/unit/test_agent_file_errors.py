@@ -185,6 +185,12 @@ CASES = {
         " given schemas",
         "Write a JSON Schema, for example `{{type: object, properties: {{total: {{type: number}}}}}}`.",
     ),
+    "a schema with a reference that leads nowhere": (
+        SMALL + "output:\n  type: object\n  properties: {total: {$ref: '#/$defs/money'}}\n",
+        "AF111",
+        "4:3`: `output` is not a JSON Schema: `$ref: #/$defs/money` leads nowhere",
+        "Write a JSON Schema, for example `{{type: object, properties: {{total: {{type: number}}}}}}`.",
+    ),
     "not a framework": (
         SMALL + "framework: LangChain>=1\n",
         "AF104",

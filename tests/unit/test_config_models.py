@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from agentforge.config import load_project, references, resolve_model
 from agentforge.config.models import ModelTarget
 from agentforge.errors.config import (
+    ConfigError,
     InvalidValueError,
     MissingVariableError,
     UnknownModelError,

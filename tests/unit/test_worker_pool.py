@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from agentforge.errors.workers import WorkerDied, WorkerStartFailed
+from agentforge.errors.workers import HandshakeFailed, WorkerDied, WorkerStartFailed
 from agentforge.workers.pool import Pool, PoolLimits
 from agentforge.workers.spec import WorkerSpec
 
@@ -16,10 +16,10 @@ from agentforge.workers.spec import WorkerSpec
 class StandIn:
     """A worker without a process."""
 
-    def __init__(self, worker_id: str, spec: WorkerSpec, concurrent: bool) -> None:
+    def __init__(self, worker_id: str, spec: WorkerSpec, capabilities: Any) -> None:
         self.id = worker_id
         self.spec = spec
-        self.hello = {"capabilities": {"concurrent": concurrent, "native_concurrent": False}}
+        self.hello = {"capabilities": capabilities}
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.stopped: list[str] = []
 
@@ -32,6 +32,9 @@ class StandIn:
         await asyncio.sleep(0)
         self.die()
 
+    async def kill(self, reason: str) -> None:
+        await self.stop(f"killed: {reason}")
+
     def die(self) -> None:
         if not self.ended.done():
             self.ended.set_result("gone")
@@ -41,11 +44,13 @@ class Starter:
     """Starts stand-ins when the test says so."""
 
     def __init__(self, concurrent: bool = True) -> None:
-        self.concurrent = concurrent
         self.started: list[StandIn] = []
         self.asked = 0
         self.cancelled = 0
+        self.capabilities: Any = {"concurrent": concurrent, "native_concurrent": False}
         self.failure: Exception | None = None
+        self.failure_of: str | None = None
+        """The agent version that alone fails; None means all."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.dies_at_once = False
@@ -57,9 +62,9 @@ class Starter:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if self.failure is not None:
+        if self.failure is not None and self.failure_of in (None, spec.agent_version):
             raise self.failure
-        worker = StandIn(worker_id, spec, self.concurrent)
+        worker = StandIn(worker_id, spec, self.capabilities)
         if self.dies_at_once:
             worker.die()
         self.started.append(worker)
@@ -302,6 +307,44 @@ async def test_a_worker_that_dies_at_its_start_is_a_failed_start() -> None:
         with pytest.raises(WorkerDied, match="right after its start"):
             await (await lease(made)).task
         assert made.workers() == []
+
+
+async def test_the_room_of_a_start_that_failed_goes_to_the_next_key() -> None:
+    starter = Starter()
+    starter.gate.clear()
+    starter.failure = WorkerStartFailed("no such python")
+    async with pool(starter, workers=1) as made:
+        failing, waiting = await lease(made, spec("failing")), await lease(made, spec("waiting"))
+        assert starter.asked == 1
+        starter.failure_of = "failing"
+        starter.gate.set()
+        await settle()
+        with pytest.raises(WorkerStartFailed):
+            await failing.task
+        assert waiting.worker is starter.started[0]
+
+
+async def test_starts_that_fail_do_not_take_turns() -> None:
+    async with pool(starter := Starter(concurrent=False), workers_per_key=2) as made:
+        for version in ("v1", "v2"):
+            await lease(made, spec(version))
+        starter.failure = WorkerStartFailed("no memory")
+        for version in ("v1", "v2"):
+            await lease(made, spec(version))
+        assert starter.asked == 4
+
+
+@pytest.mark.parametrize("capabilities", [None, ["concurrent"], "all"])
+async def test_a_worker_that_introduces_itself_oddly_is_a_failed_start_and_killed(capabilities: Any) -> None:
+    starter = Starter()
+    starter.capabilities = capabilities
+    async with pool(starter) as made:
+        with pytest.raises(HandshakeFailed, match="capabilities"):
+            await (await lease(made)).task
+        assert starter.started[0].stopped == ["killed: its start failed"]
+        assert made.workers() == []
+        starter.capabilities = {}
+        assert (await lease(made)).worker is not None
 
 
 # ---- workers that go

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import msgspec
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from agentforge.api.encoding import encode
 from agentforge.api.schemas import Problem
 
 __all__ = ["JsonAnswer", "documented"]
@@ -18,7 +18,7 @@ class JsonAnswer(Response):
 
     def render(self, content: Any) -> bytes:
         """Encode the answer."""
-        return msgspec.json.encode(content)
+        return encode(content)
 
 
 def documented(model: type[BaseModel] | None, status: int = 200) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The HTTP API: resources over the engine. OpenAPI is at `/openapi.json`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,11 @@ from agentforge.api.problems import install
 from agentforge.api.schemas import EventPage, HostObject, RunPage, RunResultObject, Status, Stopping
 from agentforge.api.sse import MEDIA_TYPE, sse
 from agentforge.engine import Engine, Submission, event_json, summary_json
+from agentforge.errors.host import RequestInvalid
 
 __all__ = ["make_app"]
+
+_MOST_EVENTS = 10_000
 
 
 class RunRequest(BaseModel):
@@ -57,7 +60,12 @@ class RunRequest(BaseModel):
 def make_app(engine: Engine, describe: Callable[[], dict[str, Any]], stop: Callable[[], None]) -> FastAPI:
     """Return the API of a host; `describe` says what the host is doing, `stop` has it leave."""
     app = FastAPI(
-        title="AgentForge", version=__version__, docs_url=None, redoc_url=None, description="The API of one host."
+        title="AgentForge",
+        version=__version__,
+        description="The API of one host.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     install(app)
     app.include_router(_host_routes(describe, stop), prefix="/v1")
@@ -103,9 +111,8 @@ def _run_routes(engine: Engine) -> APIRouter:
         before: Annotated[str | None, Query(description="Cursor: `next` of the page before")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> JsonAnswer:
-        labels = dict(each.split("=", 1) for each in label or [] if "=" in each)
         runs, following = await engine.runs(
-            status=status, agent=agent, framework=framework, labels=labels or None, before=before, limit=limit
+            status=status, agent=agent, framework=framework, labels=_labels(label or []), before=before, limit=limit
         )
         return JsonAnswer({"runs": [summary_json(run) for run in runs], "next": following})
 
@@ -129,16 +136,27 @@ def _run_routes(engine: Engine) -> APIRouter:
         request: Request,
         run_id: str,
         after: Annotated[int, Query(ge=0, description="Number of the last event seen")] = 0,
+        limit: Annotated[int, Query(ge=1, le=_MOST_EVENTS, description="Most events of a page")] = _MOST_EVENTS,
         last_event_id: Annotated[int | None, Header(ge=0)] = None,
     ) -> Response:
         await engine.get(run_id)
         after = last_event_id if last_event_id is not None else after
         if MEDIA_TYPE in request.headers.get("accept", ""):
             return StreamingResponse(_event_stream(engine, run_id, after), media_type=MEDIA_TYPE)
-        events = await engine.recorded_events(run_id, after)
-        return JsonAnswer({"events": [event_json(event) for event in events]})
+        found = await engine.recorded_events(run_id, after, limit + 1)
+        events = found[:limit]
+        following = events[-1].seq if len(found) > limit else None
+        return JsonAnswer({"events": [event_json(event) for event in events], "next": following})
 
     return routes
+
+
+def _labels(given: Sequence[str]) -> dict[str, str] | None:
+    """Return the labels to find runs by. Raises RequestInvalid."""
+    for each in given:
+        if each.find("=") < 1:
+            raise RequestInvalid(f"the label `{each}` is not `key=value`")
+    return dict(each.split("=", 1) for each in given) or None
 
 
 async def _event_stream(engine: Engine, run_id: str, after: int) -> AsyncIterator[bytes]:

@@ -2,25 +2,33 @@
 
 import asyncio
 import os
+import time
+import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpcore
+
 from agentforge.api.connection import Connection
-from agentforge.api.inline import InlineHost
-from agentforge.api.place import HostPlace, host_place
+from agentforge.api.inline import InlineHost, has_inline_host
+from agentforge.api.place import HostPlace, answers, host_place
 from agentforge.api.result import RunEvent, RunResult
-from agentforge.api.starting import answers, ensure_host
+from agentforge.api.starting import started_host
 from agentforge.api.sync import SyncForge
 from agentforge.config import find_project, names_to_send
-from agentforge.errors.host import HostAlreadyRuns
+from agentforge.errors import AgentForgeError
+from agentforge.errors.host import HostAlreadyRuns, HostGone
+from agentforge.errors.runs import HostStopped
 
 __all__ = ["Forge", "RunHandle"]
 
 _ENDED = ("succeeded", "failed", "cancelled", "waiting")
 _WAIT_S = 30
+_LEAVE_TIMEOUT_S = 15
 
 
 class Forge:
@@ -28,7 +36,8 @@ class Forge:
 
     A client of the project's running host; where there is none, the host lives in this process for as long as the
     client does (`background=True` starts one that stays). `url` names a server in place of a project. With
-    `AGENTFORGE_HOST=inline` that host is for this client alone, and others wait for its end.
+    `AGENTFORGE_HOST=inline` that host is for this process alone, and others wait for its end. Clients of one process
+    share the host in it; should the host leave, the next run gets a new one.
     """
 
     def __init__(self, project: Path | str = ".", *, url: str | None = None, background: bool = False) -> None:
@@ -37,6 +46,8 @@ class Forge:
         self._alone = os.environ.get("AGENTFORGE_HOST") == "inline"
         self._background = background and not self._alone
         self._inline: InlineHost | None = None
+        self._finding = asyncio.Lock()
+        self._host: _Found
         self.connection: Connection
 
     @staticmethod
@@ -48,12 +59,8 @@ class Forge:
         if self._url is not None:
             self.connection = Connection(url=self._url)
             return self
-        place = host_place(self.root)
-        if not answers(place):
-            if self._background:
-                ensure_host(place)
-            else:
-                place = await self._own_host(place)
+        place = await self._find_host()
+        self._host = _Found.at(place)
         self.connection = Connection(socket=place.socket)
         return self
 
@@ -62,18 +69,38 @@ class Forge:
     ) -> None:
         await self.connection.close()
         if self._inline is not None:
-            await asyncio.to_thread(self._inline.stop)
+            await asyncio.to_thread(self._inline.leave)
+
+    async def _find_host(self) -> HostPlace:
+        """Return where the project's host is, and start one where there is none."""
+        place = host_place(self.root)
+        if self._background:
+            return place if answers(place) else await started_host(self.root)
+        if has_inline_host(self.root) or not answers(place):
+            return await self._own_host(place)
+        return place
 
     async def _own_host(self, place: HostPlace) -> HostPlace:
-        """Start a host in this process and return where it is; one that has just been started elsewhere will do."""
-        own = place.private() if self._alone else place
-        inline = InlineHost(own)
+        """Have a host in this process and return where it is; one that has just been started elsewhere will do."""
         try:
-            await inline.start()
+            self._inline = await InlineHost.join(place.private() if self._alone else place)
         except HostAlreadyRuns:
-            return place
-        self._inline = inline
-        return own
+            return host_place(self.root)
+        return self._inline.place
+
+    async def _find_host_again(self, known: "_Found") -> None:
+        """Have a host once more after the one that was known has left, or is about to."""
+        async with self._finding:
+            if self._host != known or (self._inline is not None and self._inline.usable):
+                return  # another call has been here
+            if self._inline is not None:
+                inline, self._inline = self._inline, None
+                await asyncio.to_thread(inline.leave)
+            place = await self._find_host()
+            self._host = _Found.at(place)
+            if place != known.place:
+                await self.connection.close()
+                self.connection = Connection(socket=place.socket)
 
     async def run(self, agent: str | Path | Mapping[str, Any], input: Any = "", **options: Any) -> RunResult:
         """Run an agent and return how it ended, also when it failed (`result.check()` raises then).
@@ -123,9 +150,19 @@ class Forge:
             "variables": self.variables(),
             **options,
         }
-        headers = {"Idempotency-Key": submit_key} if submit_key else None
-        run: dict[str, Any] = await self.connection.post("/v1/runs", body, headers, wait_s=wait_s)
-        return run
+        headers = {"Idempotency-Key": submit_key or uuid.uuid4().hex}  # sent twice, it is one run all the same
+        if self._url is not None:
+            return dict(await self.connection.post("/v1/runs", body, headers, wait_s=wait_s))
+        known = self._host
+        try:
+            return dict(await self.connection.post("/v1/runs", body, headers, wait_s=wait_s))
+        except AgentForgeError as error:
+            if error.code == HostStopped.code:
+                await known.left()
+            elif not (isinstance(error, HostGone) and isinstance(error.__cause__, httpcore.ConnectError)):
+                raise  # it may have been taken
+        await self._find_host_again(known)
+        return dict(await self.connection.post("/v1/runs", body, headers, wait_s=wait_s))
 
     def attach(self, run_id: str) -> "RunHandle":
         """Return a handle to a run that was started elsewhere."""
@@ -134,6 +171,30 @@ class Forge:
     def variables(self) -> dict[str, str]:
         """Return what of this process's environment goes along with a run: see `config.names_to_send`."""
         return {name: os.environ[name] for name in names_to_send(self.root, os.environ)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A host that was found: its place, and which one of those that come and go there."""
+
+    place: HostPlace
+    socket: tuple[int, int] | None
+
+    @classmethod
+    def at(cls, place: HostPlace) -> Self:
+        try:
+            found = place.socket.stat()
+        except FileNotFoundError:
+            return cls(place, None)
+        return cls(place, (found.st_ino, found.st_ctime_ns))
+
+    async def left(self) -> None:
+        """Wait until it takes no connections any more; one that hangs is not waited for for ever."""
+        deadline = time.monotonic() + _LEAVE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self != _Found.at(self.place) or not answers(self.place):
+                return
+            await asyncio.sleep(0.05)
 
 
 class RunHandle:

@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpcore
-import msgspec
 
+from agentforge.api.encoding import decode, encode
 from agentforge.api.sse import MEDIA_TYPE, read_sse
 from agentforge.errors import ErrorInfo
 from agentforge.errors.host import HostGone, RemoteError
@@ -52,7 +52,7 @@ class Connection:
     ) -> AsyncGenerator[tuple[str, Any], None]:
         """Yield (kind, data) of a resource's server-sent events. Who may leave early closes it (`aclosing`)."""
         headers = [("Accept", MEDIA_TYPE), ("Content-Type", _JSON)]
-        content = b"" if body is None else msgspec.json.encode(body)
+        content = b"" if body is None else encode(body)
         url = self._url(path, query)
         with _translated():
             async with self._pool.stream(method, url, headers=headers, content=content, extensions=_TIMEOUTS) as answer:
@@ -62,17 +62,17 @@ class Connection:
                     yield event
 
     async def _request(self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        content = b"" if body is None else msgspec.json.encode(body)
+        content = b"" if body is None else encode(body)
         sent = [("Accept", _JSON), ("Content-Type", _JSON), *(headers or {}).items()]
         with _translated():
             answer = await self._pool.request(method, url, headers=sent, content=content, extensions=_TIMEOUTS)
         if answer.status >= 400:
             raise _refusal(answer.status, answer.content)
-        return msgspec.json.decode(answer.content) if answer.content else None
+        return decode(answer.content) if answer.content else None
 
     def _url(self, path: str, query: Mapping[str, Any] | None = None) -> str:
         given = {key: value for key, value in (query or {}).items() if value is not None}
-        return self._base + path + ("?" + urlencode(given, doseq=True) if given else "")
+        return self._base + quote(path) + ("?" + urlencode(given, doseq=True) if given else "")
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
@@ -93,8 +93,8 @@ def _translated() -> Iterator[None]:
 
 def _refusal(status: int, content: bytes) -> RemoteError:
     try:
-        document = msgspec.json.decode(content)
+        document = decode(content)
         return RemoteError(ErrorInfo.from_dict(document), int(document.get("exit_code", 1)))
-    except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         text = content[:200].decode("utf-8", "replace")
         return RemoteError(ErrorInfo("AF904", f"the host answered {status}: {text}"))

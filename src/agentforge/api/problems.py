@@ -4,9 +4,9 @@ import logging
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from agentforge.api.answers import JsonAnswer
 from agentforge.errors import AgentForgeError, InternalError
 from agentforge.errors.host import RequestInvalid
 
@@ -32,28 +32,28 @@ def install(app: FastAPI) -> None:
     """Have the app answer every failure with a problem document."""
 
     @app.exception_handler(AgentForgeError)
-    async def known(request: Request, error: AgentForgeError) -> JSONResponse:
+    async def known(request: Request, error: AgentForgeError) -> JsonAnswer:
         return _answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JsonAnswer:
         places = [{"at": list(each["loc"]), "problem": each["msg"]} for each in error.errors()]
         first = places[0]
         text = f"the request is wrong at `{'.'.join(map(str, first['at']))}`: {first['problem']}"
         return _answer(RequestInvalid(text, problems=places))
 
     @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
+    async def plain(request: Request, error: HTTPException) -> JsonAnswer:
         failure = RequestInvalid(f"{request.method} {request.url.path}: {error.detail}")
-        return JSONResponse(
+        return JsonAnswer(
             {**problem(failure), "status": error.status_code}, error.status_code, media_type="application/problem+json"
         )
 
     @app.exception_handler(Exception)
-    async def unknown(request: Request, error: Exception) -> JSONResponse:
+    async def unknown(request: Request, error: Exception) -> JsonAnswer:
         _log.error("%s %s failed by a defect", request.method, request.url.path, exc_info=error)
         return _answer(InternalError(f"`{type(error).__name__}`: {error}"))
 
 
-def _answer(error: AgentForgeError) -> JSONResponse:
-    return JSONResponse(problem(error), error.http_status, media_type="application/problem+json")
+def _answer(error: AgentForgeError) -> JsonAnswer:
+    return JsonAnswer(problem(error), error.http_status, media_type="application/problem+json")

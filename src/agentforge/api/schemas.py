@@ -113,9 +113,10 @@ class EventObject(BaseModel):
 
 
 class EventPage(BaseModel):
-    """What is recorded of a run's events."""
+    """A page of what is recorded of a run's events, in order."""
 
     events: list[EventObject]
+    next: int | None = Field(description="`after` of the next page.")
 
 
 class EnvironmentObject(BaseModel):

@@ -20,9 +20,9 @@ import uvicorn
 
 from agentforge import __version__
 from agentforge.api.app import make_app
-from agentforge.api.place import HostPlace, host_place
+from agentforge.api.place import HostPlace, answers, host_place
 from agentforge.api.problems import problem
-from agentforge.api.starting import answers
+from agentforge.api.starting import make_state_folder
 from agentforge.engine import Engine
 from agentforge.errors import AgentForgeError, InternalError
 from agentforge.errors.host import HostAlreadyRuns
@@ -44,10 +44,12 @@ class HostServer:
         environ: Mapping[str, str] = os.environ,
         catalogue_folders: tuple[Path, ...] = (),
         patience_s: float = 30.0,
+        leaves_when_idle: bool = True,
     ) -> None:
         """`patience_s`: how long to wait for another host of the project to leave."""
         self._place = place
         self._patience_s = patience_s
+        self._leaves_when_idle = leaves_when_idle
         self._environ = environ
         self._catalogue_folders = catalogue_folders
         self._stopping = asyncio.Event()
@@ -62,8 +64,8 @@ class HostServer:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Serve until the end; `ready` is called once clients can connect. Raises HostAlreadyRuns, AF1xx, AF8xx."""
         state = self._place.lock.parent
-        state.mkdir(parents=True, exist_ok=True)
-        async with self._only_host():
+        make_state_folder(self._place.root)
+        async with self._only_host() as lock:
             embedded = EmbeddedModel(state / "embedded")
             try:
                 async with Engine(
@@ -72,23 +74,23 @@ class HostServer:
                     catalogue_folders=self._catalogue_folders,
                     environ=self._environ,
                 ) as self._engine:
-                    await self._serve_http(ready)
+                    await self._serve_http(ready, lock)
             finally:
                 await embedded.close()
 
     @contextlib.asynccontextmanager
-    async def _only_host(self) -> AsyncIterator[None]:
+    async def _only_host(self) -> AsyncIterator[IO[bytes]]:
         """Hold the project. A host that is about to leave, or serves one command only, is waited for."""
         root = self._place.root
         deadline = time.monotonic() + self._patience_s
-        with self._place.lock.open("a+") as lock:
+        with self._place.lock.open("ab+") as lock:
             while not _taken(lock):
                 if answers(host_place(root)) or self._stopping.is_set() or time.monotonic() > deadline:
                     raise HostAlreadyRuns(f"another host already serves `{root}`")
                 await asyncio.sleep(0.05)
-            yield
+            yield lock
 
-    async def _serve_http(self, ready: Callable[[], None]) -> None:
+    async def _serve_http(self, ready: Callable[[], None], lock: IO[bytes]) -> None:
         app = make_app(self._engine, self._describe, self.stop)
         config = uvicorn.Config(
             self._requests.counted(app),
@@ -102,6 +104,7 @@ class HostServer:
         with _listening(self._place.socket) as listener:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             idle = asyncio.create_task(self._leave_when_idle())
+            _tell_where(self._place, lock)
             ready()
             await self._stopping.wait()
             idle.cancel()
@@ -110,7 +113,7 @@ class HostServer:
             await serving
 
     async def _leave_when_idle(self) -> None:
-        """Leave when there was nothing to do for long enough, or when the project's state is gone."""
+        """Leave when there was nothing to do for long enough, or when the project's state or the socket is gone."""
         limit = self._engine.project.config.host.idle_s
         while True:
             await asyncio.sleep(min(limit, 2.0) / 2)
@@ -120,7 +123,12 @@ class HostServer:
                 return
             if self._engine.active or self._requests.active:
                 continue
-            if time.monotonic() - max(self._requests.last, self._engine.last_active) >= limit:
+            if not self._place.socket.exists():
+                _log.warning("the socket was deleted, leaving")
+                self.stop()
+                return
+            idle_s = time.monotonic() - max(self._requests.last, self._engine.last_active)
+            if self._leaves_when_idle and idle_s >= limit:
                 _log.info("idle for %g s, leaving", limit)
                 self.stop()
 
@@ -176,12 +184,19 @@ class _Requests:
         return counting
 
 
-def _taken(lock: IO[str]) -> bool:
+def _taken(lock: IO[bytes]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
+
+
+def _tell_where(place: HostPlace, lock: IO[bytes]) -> None:
+    """Write into the lock file where this host listens, for clients with another runtime folder."""
+    lock.truncate(0)
+    lock.write(os.fsencode(place.socket) if place.shared else b"")
+    lock.flush()
 
 
 @contextlib.contextmanager

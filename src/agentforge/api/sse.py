@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
+from agentforge.api.encoding import decode, encode
 
 __all__ = ["MEDIA_TYPE", "read_sse", "sse"]
 
@@ -13,7 +13,7 @@ MEDIA_TYPE = "text/event-stream"
 def sse(data: Any, *, kind: str = "message", number: int | None = None) -> bytes:
     """Return one event; `number` is what a client resumes after (`Last-Event-ID`)."""
     head = f"id: {number}\nevent: {kind}\n" if number is not None else f"event: {kind}\n"
-    return head.encode() + b"data: " + msgspec.json.encode(data) + b"\n\n"
+    return head.encode() + b"data: " + encode(data) + b"\n\n"
 
 
 async def read_sse(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, Any]]:
@@ -25,5 +25,5 @@ async def read_sse(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, Any]]:
         elif line.startswith("data:"):
             data += line[5:].strip()
         elif not line and data:
-            yield kind, msgspec.json.decode(data)
+            yield kind, decode(data)
             kind, data = "message", ""

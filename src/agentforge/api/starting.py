@@ -1,10 +1,11 @@
 """Finding a project's host, and starting one where there is none."""
 
+import asyncio
+import concurrent.futures
 import contextlib
 import fcntl
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -12,12 +13,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from agentforge.api.place import HostPlace
+from agentforge.api.place import HostPlace, answers, host_place
 from agentforge.config import STATE_DIR
 from agentforge.errors import ErrorInfo
 from agentforge.errors.host import HostGone, HostStartFailed, RemoteError
 
-__all__ = ["answers", "ensure_host"]
+__all__ = ["ensure_host", "make_state_folder", "started_host"]
 
 _START_TIMEOUT_S = 60
 _LEAVE_TIMEOUT_S = 15
@@ -32,31 +33,35 @@ _PASSED = frozenset(
 )
 
 
-def answers(place: HostPlace) -> bool:
-    """Whether something listens on the host's socket."""
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(str(place.socket))
-    except OSError:
-        return False
-    finally:
-        probe.close()
-    return True
-
-
-def ensure_host(place: HostPlace, environ: Mapping[str, str] = os.environ) -> bool:
-    """Start the project's host unless it runs; returns whether it was started.
+def ensure_host(root: Path, environ: Mapping[str, str] = os.environ) -> HostPlace:
+    """Start the project's host unless it runs, and return where it is.
 
     Of several commands one starts it. Raises HostStartFailed, or what the host itself says is wrong.
     """
+    place = host_place(root)
     if _serves(place):
-        return False
+        return place
+    make_state_folder(place.root)
     with _starting(place):
-        if _serves(place):
-            return False
-        _make_state_folder(place.root)
-        _start(place, environ)
-    return True
+        place = host_place(root)
+        if not _serves(place):
+            _start(place, environ)
+    return place
+
+
+async def started_host(root: Path) -> HostPlace:
+    """Do `ensure_host` in a thread that nothing waits for, so that Ctrl-C ends the command at once."""
+    done: concurrent.futures.Future[HostPlace] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()
+
+    def starting() -> None:
+        try:
+            done.set_result(ensure_host(root))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=starting, name="agentforge-host-start", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _serves(place: HostPlace) -> bool:
@@ -119,7 +124,7 @@ def _first_line(reader: int) -> bytes:
 
 @contextlib.contextmanager
 def _starting(place: HostPlace) -> Iterator[None]:
-    with place.socket.with_suffix(".starting").open("a+") as lock:
+    with place.lock.with_suffix(".starting").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -128,7 +133,8 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in environ.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
 
 
-def _make_state_folder(root: Path) -> None:
+def make_state_folder(root: Path) -> None:
+    """Make the folder of a project's state. Raises HostStartFailed."""
     state = root / STATE_DIR
     try:
         state.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,8 @@ async def _run(folder: Path, question: str, frameworks: list[str], shown: "_Show
 
     options = {"model": None, "thread": None, "stream": False, "labels": {"demo": "yes"}}
     async with Forge(_project(), background=True) as forge:
-        return await run_side_by_side(forge, str(folder), question, [*frameworks], options, shown)
+        ended = await run_side_by_side(forge, str(folder), question, [*frameworks], options, shown)
+    return [each.result for each in ended]
 
 
 def _project() -> Path:

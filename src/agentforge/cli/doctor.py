@@ -129,8 +129,7 @@ def _model(name: str, project: Path) -> Finding:
 
 
 def _host(name: str, project: Path) -> Finding:
-    from agentforge.api.place import host_place
-    from agentforge.api.starting import answers
+    from agentforge.api.place import answers, host_place
     from agentforge.config import find_project
 
     place = host_place(find_project(project))

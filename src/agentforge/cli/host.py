@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentforge.api.place import HostPlace, host_place
+from agentforge.api.place import HostPlace, answers, host_place
 from agentforge.cli.output import Table, print_json, print_text, say
 from agentforge.cli.session import JsonOption, ProjectOption
 from agentforge.config import find_project
@@ -71,7 +71,6 @@ def _with_host(project: Path, work: Callable[[Any], Awaitable[Any]]) -> Any:
     import asyncio
 
     from agentforge.api.connection import Connection
-    from agentforge.api.starting import answers
 
     place = host_place(find_project(project))
     if not answers(place):

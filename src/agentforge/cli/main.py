@@ -1,5 +1,6 @@
 """The `agentforge` command: its tree of commands and the one place where failures become exit codes."""
 
+import io
 import os
 import sys
 import traceback
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from agentforge.cli import demo, doctor, env, framework, host, init, run, runs
+from agentforge.cli import arguments, demo, doctor, env, framework, host, init, run, runs
 from agentforge.cli.output import say_error
 from agentforge.errors import AgentForgeError, InternalError
 
@@ -56,7 +57,9 @@ def main() -> None:
 
 
 def _run() -> int:
+    _print_anything()
     try:
+        arguments.text_only(sys.argv[1:])
         status = app(standalone_mode=False)
         return status if isinstance(status, int) else 0
     except AgentForgeError as error:
@@ -71,6 +74,12 @@ def _run() -> int:
         return 1
     except Exception as error:
         return _usage_or_bug(error)
+
+
+def _print_anything() -> None:
+    """Have stdout escape what can't be printed, as stderr does: half of a surrogate pair in a model's text."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _usage_or_bug(error: Exception) -> int:

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
+from agentforge.api.encoding import encode
 from agentforge.errors import AgentForgeError, ErrorInfo
 
 __all__ = ["Table", "print_json", "print_text", "say", "say_error", "say_failure", "shorten"]
@@ -16,7 +15,7 @@ _RED, _YELLOW, _DIM, _RESET = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout."""
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.write(encode(value) + b"\n")
     sys.stdout.flush()
 
 

@@ -2,21 +2,28 @@
 
 import contextlib
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from agentforge.cli.arguments import input_text, labels
 from agentforge.cli.output import print_json, print_text
 from agentforge.cli.progress import Progress
 from agentforge.cli.session import JsonOption, ProjectOption
 from agentforge.cli.showing import JsonShown, Shown, TextShown
 from agentforge.errors import AgentForgeError, ErrorInfo, UsageFault
 
-__all__ = ["EXAMPLE", "run", "run_side_by_side"]
+__all__ = ["EXAMPLE", "Ended", "run", "run_side_by_side"]
 
 EXAMPLE = 'Example: agentforge run agent.yaml "How much was travel?" --on langchain,crewai@1 --json'
+
+
+class Ended(NamedTuple):
+    """How one of a command's runs ended, and what the command should end with on its account."""
+
+    result: dict[str, Any]
+    exit_code: int
 
 
 def run(
@@ -39,18 +46,17 @@ def run(
     import asyncio
 
     frameworks: list[str | None] = [*on.split(",")] if on else [None]
-    options = {"model": model, "thread": thread, "stream": stream, "labels": _labels(label)}
+    options = {"model": model, "thread": thread, "stream": stream, "labels": labels(label)}
     _check_framework_names(frameworks)
     if detach and os.environ.get("AGENTFORGE_HOST") == "inline":
         raise UsageFault(
             "`--detach` needs a host that outlives the command, and `AGENTFORGE_HOST` is `inline`",
             hint="Unset `AGENTFORGE_HOST`, or leave `--detach` out.",
         )
-    results = asyncio.run(_run(project, agent, _input(text), frameworks, options, as_json=as_json, detach=detach))
-    if detach:
-        return
-    if any(result["status"] != "succeeded" for result in results):
-        raise typer.Exit(1)
+    ended = asyncio.run(_run(project, agent, input_text(text), frameworks, options, as_json=as_json, detach=detach))
+    code = max((each.exit_code for each in ended), default=0)
+    if code:
+        raise typer.Exit(code)
 
 
 async def _run(
@@ -62,7 +68,7 @@ async def _run(
     *,
     as_json: bool,
     detach: bool,
-) -> list[dict[str, Any]]:
+) -> list[Ended]:
     from agentforge.api.client import Forge
 
     async with Forge(project, background=True) as forge:
@@ -83,16 +89,16 @@ async def run_side_by_side(
     frameworks: list[str | None],
     options: dict[str, Any],
     shown: Shown,
-) -> list[dict[str, Any]]:
+) -> list[Ended]:
     """Run an agent on each framework at once and show events and results as `shown` does."""
     import asyncio
 
     with Progress() as progress:
         shown.progress = progress
         runs = [_one(forge, agent, text, framework, options, shown, progress) for framework in frameworks]
-        results = await asyncio.gather(*runs)
-    shown.end(results)
-    return results
+        ended = await asyncio.gather(*runs)
+    shown.end([each.result for each in ended])
+    return ended
 
 
 async def _one(
@@ -103,11 +109,11 @@ async def _one(
     options: dict[str, Any],
     shown: Shown,
     progress: Progress,
-) -> dict[str, Any]:
+) -> Ended:
     import asyncio
 
     name = framework or "run"
-    handle = None
+    handle, exit_code = None, 1
     try:
         await prepare(forge, agent, framework, progress)
         handle = await forge.submit(agent, text, on=framework, **options)
@@ -122,14 +128,14 @@ async def _one(
     except AgentForgeError as error:
         if handle is not None:
             raise
-        result = _never_started(agent, framework, error.info(), error.exit_code)
+        result, exit_code = _never_started(agent, framework, error.info()), error.exit_code
     except asyncio.CancelledError:
         if handle is not None:
             await asyncio.shield(handle.cancel())
         raise
     progress.done(name)
     shown.result(result)
-    return result
+    return Ended(result, 0 if result["status"] == "succeeded" else exit_code)
 
 
 async def prepare(forge: Any, agent: str, framework: str | None, progress: Progress) -> None:
@@ -138,7 +144,7 @@ async def prepare(forge: Any, agent: str, framework: str | None, progress: Progr
     await progress.build(forge.connection.stream("POST", "/v1/environments", body))
 
 
-def _never_started(agent: str, framework: str | None, info: ErrorInfo, exit_code: int) -> dict[str, Any]:
+def _never_started(agent: str, framework: str | None, info: ErrorInfo) -> dict[str, Any]:
     name, _, _ = (framework or "").partition("==")
     return {
         "run_id": None,
@@ -156,27 +162,6 @@ def _never_started(agent: str, framework: str | None, info: ErrorInfo, exit_code
         "sandbox": None,
         "error": info.to_dict(),
     }
-
-
-def _input(text: str) -> str:
-    if text == "-":
-        return sys.stdin.read()
-    if text.startswith("@"):
-        try:
-            return Path(text[1:]).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageFault(f"the input file `{text[1:]}` can't be read: {error}") from None
-    return text
-
-
-def _labels(given: list[str] | None) -> dict[str, str]:
-    labels = {}
-    for each in given or []:
-        key, separator, value = each.partition("=")
-        if not separator or not key:
-            raise UsageFault(f"`--label {each}` is not `key=value`")
-        labels[key] = value
-    return labels
 
 
 def _check_framework_names(frameworks: list[str | None]) -> None:

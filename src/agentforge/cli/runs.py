@@ -1,22 +1,24 @@
 """`agentforge runs`: what ran and what is running."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from agentforge.cli import arguments
 from agentforge.cli.output import Table, print_json, print_text, say
 from agentforge.cli.session import JsonOption, ProjectOption, with_forge
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Runs: list, show, watch, cancel.", no_args_is_help=True, rich_markup_mode=None)
-RunArgument = Annotated[str, typer.Argument(help="Id of a run, as `runs list` shows it.")]
+RunArgument = Annotated[str, typer.Argument(help="Id of a run, as `runs list` shows it.", callback=arguments.run_id)]
+Status = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 
 
 @app.command("list", epilog="Example: agentforge runs list --status failed --limit 10")
 def list_runs(
-    status: Annotated[str | None, typer.Option(help="queued, running, waiting, succeeded, failed, cancelled.")] = None,
+    status: Annotated[Status | None, typer.Option(help="How a run stands.")] = None,
     agent: Annotated[str | None, typer.Option(help="Name of an agent.")] = None,
     framework: Annotated[str | None, typer.Option(help="Name of a framework.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value, repeatable.")] = None,
@@ -25,6 +27,7 @@ def list_runs(
     project: ProjectOption = Path(),
 ) -> None:
     """List runs, newest first."""
+    arguments.labels(label)
     query = {"status": status, "agent": agent, "framework": framework, "label": label, "limit": limit}
     page = with_forge(project, lambda forge: forge.connection.get("/v1/runs", **query))
     if as_json:
@@ -71,9 +74,16 @@ def events(
     project: ProjectOption = Path(),
 ) -> None:
     """Print a run's events so far."""
-    page = with_forge(project, lambda forge: forge.connection.get(f"/v1/runs/{run_id}/events", after=after))
-    for event in page["events"]:
-        _print_event(event, as_json)
+
+    async def pages(forge: Any) -> None:
+        position: int | None = after
+        while position is not None:
+            page = await forge.connection.get(f"/v1/runs/{run_id}/events", after=position)
+            for event in page["events"]:
+                _print_event(event, as_json)
+            position = page["next"]
+
+    with_forge(project, pages)
 
 
 @app.command("watch", epilog="Example: agentforge runs watch r01a2b3c")

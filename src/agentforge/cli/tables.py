@@ -27,12 +27,12 @@ def results_table(results: list[dict[str, Any]]) -> None:
         usage = result["usage"]
         duration = result["duration_ms"]
         table.add_row(
-            f"{result['framework']} {result['release'] or ''}",
-            str(result["status"]),
+            Text(f"{result['framework']} {result['release'] or ''}"),
+            Text(str(result["status"])),
             Text(shorten(str(answer), 300)),
             Text("\n".join(map(_call, result["tool_calls"]))),
-            f"{usage['input_tokens']} + {usage['output_tokens']}",
-            f"{duration / 1000:.2f} s" if duration is not None else "-",
+            Text(f"{usage['input_tokens']} + {usage['output_tokens']}"),
+            Text(f"{duration / 1000:.2f} s" if duration is not None else "-"),
         )
     Console(highlight=False).print(table)
 

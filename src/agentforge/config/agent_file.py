@@ -233,9 +233,33 @@ def _schema_problem(schema: dict[str, Any]) -> str | None:
     from jsonschema import SchemaError  # slow to import, and most agents have no output schema
     from jsonschema.validators import validator_for
 
+    dialect = validator_for(schema)
     try:
-        validator_for(schema).check_schema(schema)
+        dialect.check_schema(schema)
     except SchemaError as error:
         where = "/".join(str(part) for part in error.absolute_path)
         return (f"at `{where}`: " if where else "") + error.message
+    return _dangling_reference(schema, dialect.META_SCHEMA["$schema"])
+
+
+def _dangling_reference(schema: dict[str, Any], dialect: str) -> str | None:
+    """Return what is wrong with the first `$ref` that leads nowhere; nothing is fetched for one."""
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import specification_with
+
+    root = specification_with(dialect).create_resource(schema)
+    pending = [(root, REGISTRY.with_resource("", root).resolver_with_root(root))]
+    while pending:
+        part, resolver = pending.pop()
+        if not isinstance(part.contents, dict):
+            continue
+        for key in ("$ref", "$dynamicRef"):
+            try:
+                found = resolver.lookup(part.contents.get(key, "#")).contents
+            except (Unresolvable, ValueError, TypeError):  # the latter two: for a path through what has no parts
+                found = None
+            if not isinstance(found, dict | bool):
+                return f"`{key}: {part.contents[key]}` leads nowhere"
+        pending += [(each, resolver.in_subresource(each)) for each in part.subresources()]
     return None

@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
 
 from agentforge.config import (
     PROJECT_FILE,
@@ -35,11 +38,12 @@ from agentforge.engine.staff import Staff
 from agentforge.engine.toolcalls import ToolCalls
 from agentforge.engine.versions import AgentVersions
 from agentforge.environments import Environment, Environments, data_home, storage_errors
+from agentforge.errors import AgentForgeError, InternalError
 from agentforge.errors.runs import AutoUnavailable, HostStopped, RunUnknown, ThreadInvalid
 from agentforge.errors.store import LeaseLost, RunNotFound
 from agentforge.frameworks import Catalogue
 from agentforge.gateway import EmbeddedModel, Gateway, Secret, Upstream
-from agentforge.store import Event, Lease, ProjectId, Run, RunId, Store, open_store
+from agentforge.store import Event, Lease, ProjectId, Run, RunChanges, RunId, Store, open_store
 from agentforge.workers import Handlers, PoolLimits, WorkerTimeouts, worker_zip
 
 __all__ = ["Engine", "Submission"]
@@ -94,6 +98,7 @@ class Engine:
         self._versions = AgentVersions(self._store, state / "versions", clock)
         self._executions: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._numbers = itertools.count()
         self._results: OrderedDict[str, dict[str, Any]] = OrderedDict()
         """Of runs that ended lately: most are asked for right then."""
@@ -309,6 +314,8 @@ class Engine:
     def _start(self, run: Run, prepared: Prepared, stream: bool) -> None:
         feed = Feed(self._store, run.run_id, self._lease.epoch, self._clock)
         execution = Execution(run, prepared, feed, stream)
+        if run.thread is not None:
+            execution.turn = self._turns.setdefault(run.thread, asyncio.Lock())
         self._executions[run.run_id] = execution
         self._tasks[run.run_id] = asyncio.create_task(self._run(execution))
 
@@ -333,8 +340,9 @@ class Engine:
             await self._runner.execute(execution)
         except LeaseLost:
             _log.warning("run %s now belongs to another host", run.run_id)
-        except Exception:
+        except Exception as error:
             _log.exception("run %s could not be recorded", run.run_id)
+            await self._record_failure(execution, error)
         finally:
             if execution.ended is not None:
                 self._results[run.run_id] = result_json(execution.ended, execution.tally.tool_calls)
@@ -344,6 +352,16 @@ class Engine:
             self.last_active = time.monotonic()
             del self._executions[run.run_id]
             del self._tasks[run.run_id]
+
+    async def _record_failure(self, execution: Execution, error: Exception) -> None:
+        """Record the end of a run whose own end could not be: so little that it may be possible after all."""
+        info = error.info() if isinstance(error, AgentForgeError) else InternalError(str(error)).info()
+        changes: RunChanges = {"status": "failed", "error": info.to_dict(), "finished_at": self._clock()}
+        execution.ended = msgspec.structs.replace(execution.run, **changes)
+        try:
+            await self._store.finish_run(execution.run.run_id, execution.run.lease_epoch, changes)
+        except Exception:
+            _log.exception("run %s stays unfinished until the next host", execution.run.run_id)
 
     async def _bury_the_dead(self) -> None:
         """End runs that an earlier host left behind."""

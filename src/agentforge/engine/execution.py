@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +87,13 @@ class Execution:
     """The last model call's failure; None again after one that succeeded."""
     doomed: asyncio.Event = field(default_factory=asyncio.Event)
     started: float = field(default_factory=time.monotonic)
+    turn: asyncio.Lock | None = None
+    """Of its thread: one run at a time."""
+    has_turn: bool = False
+    retries: Counter[str] = field(default_factory=Counter)
+    """By request hash, failed model calls that the framework's client may try again."""
+    tool_tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    """Tool calls under way."""
     ended: Run | None = None
     """The run as it was recorded at its end."""
     writes: list[asyncio.Future[None]] = field(default_factory=list)

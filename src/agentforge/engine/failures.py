@@ -1,7 +1,6 @@
 """What a run's failure is called: the one place where workers', models' and our own errors become the run's."""
 
-from typing import Any
-
+from agentforge.engine.answers import read_failure
 from agentforge.engine.execution import Execution
 from agentforge.errors import AgentForgeError, ErrorInfo, InternalError
 from agentforge.errors.runs import WorkerBroke
@@ -29,9 +28,9 @@ def error_of(failure: BaseException, execution: Execution) -> ErrorInfo:
 
 def failure_of_rpc(error: RpcError) -> ErrorInfo:
     """Return the error object that a worker sent, or one saying that it sent none."""
-    data: Any = error.data
-    if error.code == ErrorCode.FAILED and isinstance(data, dict) and isinstance(data.get("code"), str):
-        return ErrorInfo.from_dict(data)
+    info = read_failure(error.data) if error.code == ErrorCode.FAILED else None
+    if info is not None:
+        return info
     if error.code == ErrorCode.CANCELLED:
         return WorkerBroke("the framework cancelled the run by itself").info()
     return WorkerBroke(f"the worker answered with error {error.code}: {error.message}").info()

@@ -5,18 +5,23 @@ nothing and sees nothing twice, whatever crashed in between.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from agentforge.store import Effect, Event, JsonObject, RunChanges, RunId, Store
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "FeedEnded"]
 
 _KEPT = 4096
 """Events of a live run kept in memory for watchers; older ones are read from the store."""
 _GATHER_S = 0.004
 """How long an event waits for others to be committed with it; an effect's commit takes them along at once."""
 _log = logging.getLogger(__name__)
+
+
+class FeedEnded(Exception):
+    """The run's end is committed, or about to be: nothing more can be recorded of it."""
 
 
 class Feed:
@@ -56,17 +61,23 @@ class Feed:
     async def flush(self) -> None:
         """Commit what is pending. Raises what the store raises."""
         async with self._lock:
-            batch, self._pending = self._pending, []
-            if batch:
-                await self._store.append_events(self.run_id, self._epoch, batch)
-                self._publish(batch)
+            with self._taken() as batch:
+                if batch:
+                    await self._store.append_events(self.run_id, self._epoch, batch)
+                    self._publish(batch)
 
     async def commit_effect(self, effect: Effect, kind: str, data: JsonObject) -> None:
-        """Commit an effect with the event that tells of it, after everything that is pending."""
+        """Commit an effect with the event that tells of it, after everything that is pending.
+
+        Raises FeedEnded once the run's end is being committed, and what the store raises.
+        """
         async with self._lock:
-            batch, self._pending = [*self._pending, self.make(kind, data)], []
-            await self._store.append_effect(effect, self._epoch, batch)
-            self._publish(batch)
+            if self._ending:
+                raise FeedEnded
+            with self._taken() as batch:
+                batch = [*batch, self.make(kind, data)]
+                await self._store.append_effect(effect, self._epoch, batch)
+                self._publish(batch)
 
     async def finish(
         self, changes: RunChanges, kind: str, data: JsonObject, messages: Sequence[JsonObject] = ()
@@ -74,10 +85,11 @@ class Feed:
         """Commit the end of the run with its last event; later events are dropped."""
         async with self._lock:
             self._ending = True
-            batch, self._pending = [*self._pending, self.make(kind, data)], []
-            await self._store.finish_run(self.run_id, self._epoch, changes, batch, messages)
-            self.finished = True
-            self._publish(batch)
+            last = self.make(kind, data)
+            with self._taken() as pending:
+                await self._store.finish_run(self.run_id, self._epoch, changes, [*pending, last], messages)
+                self.finished = True
+                self._publish([*pending, last])
 
     def close(self) -> None:
         """Let watchers go: no further event will come."""
@@ -85,6 +97,16 @@ class Feed:
         if self._timer is not None:
             self._timer.cancel()
         self._changed.set()
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[list[Event]]:
+        """Take what is pending; it is pending again, for the next commit, when this one fails."""
+        batch, self._pending = self._pending, []
+        try:
+            yield batch
+        except BaseException:
+            self._pending[:0] = batch
+            raise
 
     def _flush_soon(self) -> None:
         self._timer = None
@@ -95,8 +117,7 @@ class Feed:
     def _flushed(self, task: asyncio.Task[None]) -> None:
         self._flushing.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            # The run's next commit fails for the same reason, and that ends it.
-            _log.warning("events of run %s are not recorded: %s", self.run_id, task.exception())
+            _log.warning("events of run %s are not recorded yet: %s", self.run_id, task.exception())
 
     async def watch(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events above `after`, those to come too, until the run's last one."""

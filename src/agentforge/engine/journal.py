@@ -26,7 +26,10 @@ class Journal:
             raise Refused(403, "AF508", "the run has ended")
         if execution.failure is not None or execution.cancel_requested.is_set():
             raise Refused(403, "AF508", "the run is ending")
-        if not call.retry:  # a client's second try at a call is no second step
+        if execution.retries[call.request_hash] > 0:  # a client's second try at a failed call is no second step
+            execution.retries[call.request_hash] -= 1
+            self._check_limits(execution, steps=False)
+        else:
             self._check_limits(execution)
             execution.tally.model_calls += 1
         execution.feed.emit(
@@ -83,17 +86,19 @@ class Journal:
         execution = self._find(call.run_id)
         if execution is None:
             return
+        if failure.kind not in ("refused", "malformed"):
+            execution.retries[call.request_hash] += 1
         error = failure_error(failure)
         execution.model_failure = error
         data: dict[str, Any] = {"call_id": call.call_id, "error": error.info().to_dict()}
         execution.feed.emit("model.failed", data)
 
-    def _check_limits(self, execution: Execution) -> None:
+    def _check_limits(self, execution: Execution, *, steps: bool = True) -> None:
         limits = execution.prepared.definition.file.limits
         tally = execution.tally
         tokens = tally.input_tokens + tally.output_tokens
         reached = None
-        if limits.steps is not None and tally.model_calls >= limits.steps:
+        if steps and limits.steps is not None and tally.model_calls >= limits.steps:
             reached = LimitReached.of_steps(limits.steps)
         elif limits.tokens is not None and tokens >= limits.tokens:
             reached = LimitReached(f"the run reached its limit of {limits.tokens} tokens ({tokens} used)")

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from agentforge.engine.answers import Answer, read_answer
 from agentforge.engine.execution import Execution
 from agentforge.engine.failures import error_of
 from agentforge.engine.output import checked_output
@@ -17,7 +17,7 @@ from agentforge.engine.staff import Staff, ToolStaff
 from agentforge.engine.versions import AgentVersions
 from agentforge.environments import BuildProgress, Environment
 from agentforge.errors import AgentForgeError, ErrorInfo
-from agentforge.errors.runs import RunTimedOut, WorkerBroke
+from agentforge.errors.runs import RunTimedOut
 from agentforge.gateway import Gateway, Grant
 from agentforge.store import Attempt, AttemptStatus, JsonObject, RunChanges, RunStatus, Store
 from agentforge.tools import PythonTools, Tool
@@ -29,15 +29,6 @@ __all__ = ["Runner"]
 _CANCEL_GRACE_S = 1.5
 """How long a framework may take to leave a cancelled run before its worker is given up."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Answer:
-    """What the worker answered with."""
-
-    output: Any
-    messages: list[JsonObject]
-    metrics: JsonObject
 
 
 class Runner:
@@ -63,20 +54,23 @@ class Runner:
         """Run to the end and record it. Raises nothing but what makes recording impossible."""
         work = asyncio.create_task(self._work(execution))
         stop = asyncio.create_task(_first(execution.cancel_requested, execution.doomed))
-        limit = execution.prepared.definition.file.limits.time_s
         try:
-            await asyncio.wait([work, stop], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                if not stop.done():
-                    execution.fail(RunTimedOut(f"the run took longer than its limit of {limit:g} s"))
                 await self._stop(execution, work)
+            await self._abandon_tools(execution)
+            await self._conclude(execution, work)
         finally:
             stop.cancel()
-        await self._conclude(execution, work)
+            if execution.turn is not None and execution.has_turn:
+                execution.turn.release()
 
     # ---- the work
 
-    async def _work(self, execution: Execution) -> _Answer:
+    async def _work(self, execution: Execution) -> Answer:
+        if execution.turn is not None:  # runs of one thread go one after the other, in the order they were sent
+            await execution.turn.acquire()
+            execution.has_turn = True
         environment = await self._provide(execution)
         spec = self._staff.agent_spec(
             environment,
@@ -104,7 +98,7 @@ class Runner:
             execution.tools = {tool.name: tool for tool in described}
         return environment
 
-    async def _attempt(self, execution: Execution, worker: Worker, environment: Environment) -> _Answer:
+    async def _attempt(self, execution: Execution, worker: Worker, environment: Environment) -> Answer:
         execution.worker_id = worker.id
         execution.feed.attempt += 1
         number, started = execution.feed.attempt, self._clock()
@@ -112,17 +106,18 @@ class Runner:
             execution.run, status="running", started_at=started, environment=environment.id
         )
         run_id, epoch = execution.run.run_id, execution.run.lease_epoch
-        await asyncio.gather(  # one commit
-            self._store.start_attempt(Attempt(run_id, number, worker.id, started), epoch),
-            self._store.update_run(run_id, epoch, status="running", started_at=started, environment=environment.id),
-        )
-        execution.feed.emit(
-            "attempt.started",
-            {"attempt": number, "worker": worker.id, "pid": worker.pid, "environment": environment.id},
-        )
         status: AttemptStatus = "failed"
         error: JsonObject | None = None
+        limit = self._limit_time(execution)
         try:
+            await asyncio.gather(  # one commit
+                self._store.start_attempt(Attempt(run_id, number, worker.id, started), epoch),
+                self._store.update_run(run_id, epoch, status="running", started_at=started, environment=environment.id),
+            )
+            execution.feed.emit(
+                "attempt.started",
+                {"attempt": number, "worker": worker.id, "pid": worker.pid, "environment": environment.id},
+            )
             answer = await self._in_worker(execution, worker)
             status = "succeeded"
             return answer
@@ -133,6 +128,8 @@ class Runner:
             error = error_of(failure, execution).to_dict()
             raise
         finally:
+            if limit is not None:
+                limit.cancel()
             # Not awaited here: it is committed together with the end of the run, in the order of the calls.
             execution.writes.append(
                 asyncio.ensure_future(
@@ -142,23 +139,29 @@ class Runner:
                 )
             )
 
-    async def _in_worker(self, execution: Execution, worker: Worker) -> _Answer:
+    async def _in_worker(self, execution: Execution, worker: Worker) -> Answer:
         prepared, run = execution.prepared, execution.run
         agent_id = await self._open(execution, worker)
         upstream = prepared.upstream
         grant = Grant(run.run_id, execution.feed.attempt, worker.id, {upstream.alias: upstream})
         execution.token = self._gateway.grant(grant, worker.native_token or None)
         try:
-            result = await worker.call(Method.RUN_START, await self._start(execution, agent_id))
+            start = await self._start(execution, agent_id)
+            if execution.cancel_requested.is_set() or execution.failure is not None:
+                raise asyncio.CancelledError  # asked for before the worker knew of the run
+            answer = read_answer(await worker.call(Method.RUN_START, start))
         finally:
             await self._gateway.revoke(execution.token)
-        if not isinstance(result, dict):
-            raise WorkerBroke("the worker's result is not an object", result=result)
-        return _Answer(
-            checked_output(result.get("output"), prepared.definition.file.output),
-            list(result.get("messages") or []),
-            dict(result.get("metrics") or {}),
-        )
+        answer.output = checked_output(answer.output, prepared.definition.file.output)
+        return answer
+
+    def _limit_time(self, execution: Execution) -> asyncio.TimerHandle | None:
+        """Start the clock of `limits.time_s`: waiting for a build or a worker does not count."""
+        limit = execution.prepared.definition.file.limits.time_s
+        if limit is None:
+            return None
+        error = RunTimedOut(f"the run took longer than its limit of {limit:g} s")
+        return asyncio.get_running_loop().call_later(limit, execution.fail, error)
 
     async def _open(self, execution: Execution, worker: Worker) -> str:
         """Have the worker build the agent unless it has; returns the id by which the worker knows it."""
@@ -224,7 +227,7 @@ class Runner:
 
     # ---- the end
 
-    async def _stop(self, execution: Execution, work: "asyncio.Task[_Answer]") -> None:
+    async def _stop(self, execution: Execution, work: "asyncio.Task[Answer]") -> None:
         """Have the framework leave the run; give its worker up if it does not."""
         worker = self._worker(execution)
         if worker is not None and execution.token:
@@ -239,6 +242,12 @@ class Runner:
             work.cancel()
             await asyncio.wait([work])
 
+    async def _abandon_tools(self, execution: Execution) -> None:
+        """Let go of tools that are still running: what they return is no part of the run any more."""
+        execution.doomed.set()
+        if execution.tool_tasks:
+            await asyncio.wait(set(execution.tool_tasks), timeout=_CANCEL_GRACE_S)
+
     def _worker(self, execution: Execution) -> Worker | None:
         live = (worker for worker, _ in self._staff.workers())
         return next((worker for worker in live if worker.id == execution.worker_id), None)
@@ -246,7 +255,7 @@ class Runner:
     def _runs_of(self, worker: Worker) -> int:
         return next((runs for each, runs in self._staff.workers() if each is worker), 0)
 
-    async def _conclude(self, execution: Execution, work: "asyncio.Task[_Answer]") -> None:
+    async def _conclude(self, execution: Execution, work: "asyncio.Task[Answer]") -> None:
         status, error = _outcome(execution, work)
         answer = work.result() if status == "succeeded" else None
         finished = self._clock()
@@ -283,7 +292,7 @@ async def _first(*events: asyncio.Event) -> None:
             task.cancel()
 
 
-def _outcome(execution: Execution, work: "asyncio.Task[_Answer]") -> tuple[RunStatus, ErrorInfo | None]:
+def _outcome(execution: Execution, work: "asyncio.Task[Answer]") -> tuple[RunStatus, ErrorInfo | None]:
     exception = None if work.cancelled() else work.exception()
     failure = execution.failure
     if failure is not None:
@@ -297,9 +306,9 @@ def _outcome(execution: Execution, work: "asyncio.Task[_Answer]") -> tuple[RunSt
     return "failed", error_of(exception, execution)
 
 
-def _thread_messages(execution: Execution, answer: _Answer) -> list[JsonObject]:
+def _thread_messages(execution: Execution, answer: Answer) -> list[JsonObject]:
     text = execution.run.input if isinstance(execution.run.input, str) else str(execution.run.input)
-    added = answer.messages or [{"role": "assistant", "content": str(answer.output)}]
+    added = answer.neutral_messages() or [{"role": "assistant", "content": str(answer.output)}]
     return [{"role": "user", "content": text}, *added]
 
 

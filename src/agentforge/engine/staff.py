@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from agentforge.environments import Environment, Environments
 from agentforge.frameworks import Release
-from agentforge.gateway import Gateway
+from agentforge.gateway import Door, Gateway
 from agentforge.tools import ToolWorker
 from agentforge.workers import (
     AdapterCode,
@@ -45,6 +46,7 @@ class Staff:
         # Two pools: a run that waits for its tool's worker must not keep that worker from starting.
         self._agents = Pool(self._start, limits, "w")
         self._tools = Pool(self._start, limits, "t")
+        self._closing: set[asyncio.Future[None]] = set()
 
     def agent_spec(
         self, environment: Environment, release: Release, adapter: AdapterCode, agent_version: str, native: bool
@@ -107,9 +109,22 @@ class Staff:
         worker.ended.add_done_callback(lambda _: held.close())
         door_socket, worker.door = worker.door, None
         if door_socket is not None:
-            door = await self._gateway.open_door(door_socket, worker_id)
-            worker.ended.add_done_callback(lambda _: asyncio.ensure_future(door.close()))
+            await self._open_door(worker, door_socket)
         return worker
+
+    async def _open_door(self, worker: Worker, listening: socket.socket) -> None:
+        try:
+            door = await self._gateway.open_door(listening, worker.id)
+        except BaseException:
+            listening.close()
+            await worker.kill("its door can't be opened")
+            raise
+        worker.ended.add_done_callback(lambda _: self._close_door(door))
+
+    def _close_door(self, door: Door) -> None:
+        closing = asyncio.ensure_future(door.close())
+        self._closing.add(closing)  # the loop itself keeps no hold of its tasks
+        closing.add_done_callback(self._closing.discard)
 
 
 class ToolStaff:

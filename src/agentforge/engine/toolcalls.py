@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from agentforge.engine.execution import Execution
+from agentforge.engine.feed import FeedEnded
 from agentforge.errors import AgentForgeError
-from agentforge.errors.tools import ToolUnknown
+from agentforge.errors.tools import ToolAbandoned, ToolUnknown
 from agentforge.gateway import request_hash
 from agentforge.store import Effect
 from agentforge.tools import Tool, ToolRequest
@@ -36,7 +37,10 @@ class ToolCalls:
             raise RpcError(ErrorCode.INVALID_PARAMS, "a tool call needs a name and arguments")
         if execution.feed.finished or execution.cancel_requested.is_set() or execution.failure is not None:
             raise RpcError(ErrorCode.CANCELLED, "the run is ending")
-        return {"value": await self._call(execution, name, arguments)}
+        task = asyncio.ensure_future(self._call(execution, name, arguments))
+        execution.tool_tasks.add(task)
+        task.add_done_callback(execution.tool_tasks.discard)
+        return {"value": await task}
 
     async def _call(self, execution: Execution, name: str, arguments: dict[str, Any]) -> Any:
         hashed = request_hash("tool", {"name": name, "arguments": arguments})
@@ -48,6 +52,11 @@ class ToolCalls:
         tool = execution.tools.get(name)
         try:
             value = await self._run(execution, tool, name, arguments, hashed)
+        except ToolAbandoned as error:
+            record["error"] = error.message
+            failed = {"call_id": call_id, "name": name, "error": error.info().to_dict()}
+            execution.feed.emit("tool.failed", failed)
+            raise RpcError(ErrorCode.CANCELLED, error.message) from None
         except AgentForgeError as error:
             return self._failed(execution, tool, call_id, record, error)
         duration_ms = (time.monotonic() - started) * 1000
@@ -73,7 +82,10 @@ class ToolCalls:
             "result": value,
             "duration_ms": round(duration_ms, 3),
         }
-        await execution.feed.commit_effect(effect, "tool.returned", data)
+        try:
+            await execution.feed.commit_effect(effect, "tool.returned", data)
+        except FeedEnded:
+            raise RpcError(ErrorCode.CANCELLED, "the run has ended") from None
         return value
 
     async def _run(
@@ -90,7 +102,7 @@ class ToolCalls:
         try:
             await asyncio.wait([call, doomed], return_when=asyncio.FIRST_COMPLETED)
             if not call.done():
-                raise RpcError(ErrorCode.CANCELLED, "the run is ending")
+                raise ToolAbandoned(f"the run ended before the tool `{name}` returned")
             return call.result()
         finally:
             doomed.cancel()

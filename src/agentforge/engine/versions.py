@@ -1,15 +1,15 @@
 """Agent versions: what a run executes, fixed and kept when it is submitted, whatever is edited since."""
 
 import asyncio
+import functools
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from agentforge.config import AgentDefinition, snapshot
+from agentforge.engine.placing import place_folder
 from agentforge.engine.provision import Provisioned
 from agentforge.store import AgentVersion, AgentVersionId, BlobId, Store
 from agentforge.tools import PythonTools, Tool
@@ -48,7 +48,7 @@ class AgentVersions:
         target = self._folder / version.id[:32]
         if not target.is_dir():
             files = {name: await self._store.get_blob(blob) for name, blob in version.files.items()}
-            await asyncio.to_thread(_lay_out, target, files)
+            await asyncio.to_thread(place_folder, target, functools.partial(_lay_out, files))
         return target
 
     async def tools(self, version: AgentVersion, toolbox: PythonTools, declared: Sequence[Tool]) -> list[Tool]:
@@ -68,16 +68,9 @@ class AgentVersions:
         return await self._store.put_agent_version(version)
 
 
-def _lay_out(target: Path, files: Mapping[str, bytes]) -> None:
-    staging = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+def _lay_out(files: Mapping[str, bytes], folder: Path) -> None:
     for name, data in files.items():
-        place = staging / name
+        place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
         place.chmod(0o444)
-    try:
-        staging.rename(target)
-    except OSError:  # somebody was faster; equal names mean equal bytes
-        shutil.rmtree(staging, ignore_errors=True)

@@ -20,6 +20,7 @@ class RequestInvalid(AgentForgeError):
     code = "AF902"
     origin = "user"
     http_status = 422
+    exit_code = 2
     default_hint = "`/openapi.json` describes every request."
 
 

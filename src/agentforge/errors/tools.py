@@ -6,6 +6,7 @@ from agentforge.errors.tree import AgentForgeError, Origin
 
 __all__ = [
     "ApprovalUnavailable",
+    "ToolAbandoned",
     "ToolArgumentsWrong",
     "ToolFailure",
     "ToolLoadFailed",
@@ -74,6 +75,14 @@ class ToolWorkerDied(ToolFailure):
 
     code = "AF607"
     default_hint = "Run it again; a tool that kills its process (memory, native crash) does so in every framework."
+
+
+class ToolAbandoned(ToolFailure):
+    """The run ended while the tool was still running; its result is not recorded."""
+
+    code = "AF609"
+    origin = "framework"
+    default_hint = "The framework answered without waiting for the tool, or the run was cancelled or hit a limit."
 
 
 class ApprovalUnavailable(ToolFailure):

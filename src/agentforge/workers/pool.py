@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentforge.errors.workers import WorkerDied, WorkerStartFailed
+from agentforge.errors.workers import HandshakeFailed, WorkerDied, WorkerStartFailed
 from agentforge.workers.process import Worker
 from agentforge.workers.spec import WorkerSpec
 
@@ -163,6 +163,15 @@ class Pool:
             if group.waiters:
                 self._serve(group)
 
+    def _serve_destitute(self) -> None:
+        """Serve the groups that wait and have no worker: a start has failed, and its room is theirs.
+
+        The others try again when one of their workers is given back: now, starts that fail would take turns for ever.
+        """
+        for group in list(self._groups.values()):
+            if group.waiters and not group.usable():
+                self._serve(group)
+
     def _room(self) -> bool:
         """Whether one more process may start; if not, have the one that was idle longest make room."""
         groups = self._groups.values()
@@ -176,22 +185,35 @@ class Pool:
 
     async def _add(self, group: _Group) -> None:
         try:
-            worker = await self._start(f"{self._prefix}{next(self._numbers)}", group.spec)
-            if not worker.alive:
-                raise WorkerDied(f"worker `{worker.id}` of `{group.spec.label}` ended right after its start")
+            seat = await self._new_seat(group.spec)
         except Exception as error:
+            group.starting = False
             if not group.usable():  # else they wait for a worker that is there; the next free seat tries a start again
                 group.fail(error)
+            self._serve_destitute()
             return
         finally:
             group.starting = False
-        group.seats.append(_Seat(worker, self._capacity(worker)))
-        worker.ended.add_done_callback(lambda _: self._forget(group, worker))
+        group.seats.append(seat)
+        seat.worker.ended.add_done_callback(lambda _: self._forget(group, seat.worker))
         self._serve(group)
 
+    async def _new_seat(self, spec: WorkerSpec) -> _Seat:
+        worker = await self._start(f"{self._prefix}{next(self._numbers)}", spec)
+        try:
+            if not worker.alive:
+                raise WorkerDied(f"worker `{worker.id}` of `{spec.label}` ended right after its start")
+            return _Seat(worker, self._capacity(worker))
+        except BaseException:
+            if not worker.ended.done():
+                await worker.kill("its start failed")
+            raise
+
     def _capacity(self, worker: Worker) -> int:
-        capability = "native_concurrent" if worker.spec.native else "concurrent"
-        concurrent = bool(worker.hello.get("capabilities", {}).get(capability))
+        capabilities = worker.hello.get("capabilities", {})
+        if not isinstance(capabilities, dict):
+            raise HandshakeFailed(f"worker `{worker.spec.label}` says of its capabilities `{capabilities!r:.200}`")
+        concurrent = bool(capabilities.get("native_concurrent" if worker.spec.native else "concurrent"))
         return (worker.spec.concurrency or self._limits.runs_per_worker) if concurrent else 1
 
     def _forget(self, group: _Group, worker: Worker) -> None:

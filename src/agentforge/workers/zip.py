@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import tempfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -19,9 +20,11 @@ def worker_zip(folder: Path) -> Path:
     target = folder / f"worker-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        staging = target.with_suffix(f".{os.getpid()}.tmp")
-        staging.write_bytes(data)
-        staging.rename(target)
+        descriptor, staging = tempfile.mkstemp(prefix=".", dir=folder)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        Path(staging).chmod(0o644)
+        Path(staging).rename(target)
     return target
 
 

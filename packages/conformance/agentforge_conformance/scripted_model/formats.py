@@ -72,7 +72,11 @@ def chat_chunks(body: dict[str, Json], answer: Decision, number: int) -> Iterato
 
 def sse(value: Json) -> bytes:
     """Return a server-sent event."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return (
+        b"data: "
+        + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")
+        + b"\n\n"
+    )
 
 
 def response_conversation(body: dict[str, Json]) -> Conversation:

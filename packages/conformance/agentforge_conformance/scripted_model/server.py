@@ -270,7 +270,7 @@ _Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def _plain(turn: _Turn, answer: dict[str, Json]) -> web.StreamResponse:
-    body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")
     headers = {"Content-Type": "application/json", "x-request-id": f"req_{turn.number:08}", **turn.step.headers}
     if turn.step.cut_after is None and turn.step.silent_after is None:
         return web.Response(body=body, headers=headers)

@@ -1,6 +1,7 @@
 """What a worker answers: `Server` is common to both kinds, `AgentServer` runs agents, `ToolServer` calls tools."""
 
 import asyncio
+import collections
 import contextvars
 import dataclasses
 import functools
@@ -12,7 +13,7 @@ import platform
 import sys
 import traceback
 import types
-from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional
+from typing import Any, Awaitable, Callable, Deque, Dict, List, Mapping, Optional
 
 from agentforge_worker import __version__
 from agentforge_worker.adapter import (
@@ -41,6 +42,8 @@ __all__ = ["AgentServer", "Server", "ToolServer"]
 
 Params = Dict[str, Any]
 
+_CANCELLED_EARLY = 1024
+"""Runs remembered whose cancellation came when they were not under way: it may overtake their start."""
 _CANCEL_AGAIN_S = 0.5
 """Seconds that a cancelled run has for its cleaning up before it is cancelled again."""
 
@@ -111,6 +114,7 @@ class AgentServer(Server):
         self._adapter_folder = ""
         self._agents: Dict[str, "_OpenAgent"] = {}
         self._runs: Dict[str, "_RunUnderWay"] = {}
+        self._cancelled_early: Deque[str] = collections.deque(maxlen=_CANCELLED_EARLY)
 
     def handlers(self) -> Dict[str, Callable[[Params], Awaitable[Any]]]:
         """Requests that the host may send."""
@@ -173,6 +177,9 @@ class AgentServer(Server):
     async def _start_run(self, params: Params) -> Params:
         opened = self._agents[params["agent_id"]]
         run = Run(params, self.peer, self.loop, self._gateway, self._chat, opened.spec)
+        if run.run_id in self._cancelled_early:
+            self._cancelled_early.remove(run.run_id)
+            raise RpcError(ErrorCode.CANCELLED, "cancelled")
         run.request = Start(
             input=params["input"],
             messages=[Message(**_known(Message, message)) for message in params.get("messages", [])],
@@ -210,13 +217,13 @@ class AgentServer(Server):
             _only_run[0] = run
             os.chdir(run.workspace)
             os.environ["OPENAI_API_KEY"] = run.token  # the key of whatever client the process makes by itself
+        call = functools.partial(self._adapter.run, opened.agent, run.request, run)
         try:
+            run.check()  # from here to the task nothing else gets a turn, so no cancellation falls in between
             if inspect.iscoroutinefunction(self._adapter.run):
-                coroutine = self._adapter.run(opened.agent, run.request, run)
-                under_way.task = context.run(self.loop.create_task, _contained(coroutine))
+                under_way.task = context.run(self.loop.create_task, _contained(call))
                 return await under_way.task  # type: ignore[no-any-return]
             # A blocking run ends by itself at its next effect; the host replaces the worker if it does not.
-            call = functools.partial(self._adapter.run, opened.agent, run.request, run)
             return await run_in_thread(context, call, "run-" + run.run_id)  # type: ignore[no-any-return]
         finally:
             await self.output.finish_run(run.run_id, alone)
@@ -228,7 +235,8 @@ class AgentServer(Server):
 
     def _cancel_run(self, params: Params) -> None:
         under_way = self._runs.get(params["run_id"])
-        if under_way is None:
+        if under_way is None:  # not begun yet, or over
+            self._cancelled_early.append(params["run_id"])
             return
         under_way.run.mark_cancelled()
         try:
@@ -290,10 +298,10 @@ class _RunUnderWay:
         self.task: Optional["asyncio.Task[Any]"] = None
 
 
-async def _contained(work: Awaitable[Any]) -> Any:
+async def _contained(call: Callable[[], Awaitable[Any]]) -> Any:
     """Keep `sys.exit()` in an agent from ending the loop, and with it everybody's runs."""
     try:
-        return await work
+        return await call()
     except SystemExit as error:
         raise RuntimeError("sys.exit(%r) was called" % (error.code,)).with_traceback(error.__traceback__) from error
 
