@@ -135,7 +135,7 @@ async def test_exit_codes_tell_success_failure_and_usage_apart(project: Project)
 
 
 async def test_our_own_bug_ends_with_3_and_a_report(project: Project) -> None:
-    broken = project.write("broken/sitecustomize.py", "import msgspec.json\nmsgspec.json.encode = None\n")
+    broken = project.write("broken/sitecustomize.py", "import httpcore\nhttpcore.AsyncConnectionPool = None\n")
     done = await project.command("run", project.agent(), "x", "--json", variables={"PYTHONPATH": str(broken.parent)})
     assert (done.code, done.out) == (3, ""), done
     assert "error[AF900]" in done.err

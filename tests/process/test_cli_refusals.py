@@ -75,18 +75,18 @@ async def test_a_state_folder_that_can_not_be_made_is_told(project: Project, var
     assert "error[AF903]" in done.err
 
 
-async def test_half_of_a_surrogate_pair_is_shown_and_kept(project: Project) -> None:
+async def test_half_of_a_surrogate_pair_passes_through_events_and_results(project: Project) -> None:
     model = project.model.script("half", Step(text="half: \ud83d"))
-    agent = project.agent()
-    whole = await project.command("run", agent, "x", "--model", f"openai:{model}", "--json")
-    assert (whole.code, whole.result["output"]) == (0, "half: \ud83d"), whole
-    told = await project.command("run", agent, "x", "--model", f"openai:{model}", "--json", "--stream")
+    asked = ["run", project.agent(), "x", "--model", f"openai:{model}", "--stream"]
+    told = await project.command(*asked, "--json")
     assert told.code == 0, told
-    result = told.objects[-1]
-    assert result["output"] == "half: \ud83d"
-    shown = await project.command("runs", "show", result["run_id"], "--json")
-    assert shown.result["output"] == "half: \ud83d"
-    human = await project.command("run", agent, "x", "--model", f"openai:{model}")
+    *streamed, result = told.objects
+    assert "".join(event["data"]["text"] for event in streamed if event["kind"] == "message.delta") == "half: \ud83d"
+    assert result["status"] == "succeeded"
+    recorded = await project.command("runs", "events", result["run_id"], "--json")
+    kept = [event for event in recorded.objects if event["kind"] != "message.delta"]
+    assert (recorded.code, kept) == (0, [event for event in streamed if event["kind"] != "message.delta"])
+    human = await project.command(*asked)
     assert (human.code, human.out) == (0, "half: \\ud83d\n"), human
 
 

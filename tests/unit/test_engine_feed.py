@@ -118,3 +118,52 @@ async def test_a_late_watcher_reads_what_is_no_longer_kept_from_the_store(
     for after in (0, 7, 25, 29, 31):
         assert [event.seq async for event in feed.watch(after)] == list(range(after + 1, 32))
     await store.close()  # type: ignore[attr-defined]
+
+
+async def test_a_commit_whose_caller_is_cancelled_is_whole_and_seen(tmp_path: Path) -> None:
+    feed, store = await _feed(tmp_path)
+    feed.emit("step.started", {"step": 1})
+    flushing = asyncio.create_task(feed.flush())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    feed.emit("step.finished", {"step": 1})
+    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    watched = [event.kind async for event in feed.watch()]
+    assert watched == ["step.started", "step.finished", "run.finished"]
+    kept = await store.list_events(RunId("r"))  # type: ignore[attr-defined]
+    assert [event.kind for event in kept] == watched
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_a_gap_in_the_numbers_does_not_hide_what_follows(tmp_path: Path) -> None:
+    feed, store = await _feed(tmp_path)
+    feed.emit("step.started", {"step": 1})
+    await feed.flush()
+    feed.make("tool.returned", {})  # numbered for a commit that failed
+    await feed.finish({"status": "failed"}, "run.finished", {})
+    assert [event.seq async for event in feed.watch(after=1)] == [3]
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_events_of_a_failed_commit_come_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, store = await _feed(tmp_path)
+    append = store.append_events  # type: ignore[attr-defined]
+    failures = iter([OSError("locked")])
+
+    async def sometimes(*arguments: object) -> None:
+        for failure in failures:
+            raise failure
+        await append(*arguments)
+
+    monkeypatch.setattr(store, "append_events", sometimes)
+    feed.emit("run.started", {})
+    with pytest.raises(OSError, match="locked"):
+        await feed.flush()
+    await feed.flush()
+    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    assert [event.kind async for event in feed.watch()] == ["run.started", "run.finished"]
+    await store.close()  # type: ignore[attr-defined]

@@ -7,7 +7,9 @@ nothing and sees nothing twice, whatever crashed in between.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 from agentforge.store import Effect, Event, JsonObject, RunChanges, RunId, Store
 
@@ -39,10 +41,11 @@ class Feed:
         self._seq = 0
         self._pending: list[Event] = []
         self._committed: list[Event] = []
-        self._first_kept = 1
+        self._dropped = 0
+        """Number of the last event that has left memory."""
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        self._flushing: set[asyncio.Task[None]] = set()
+        self._commits: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
     def make(self, kind: str, data: JsonObject) -> Event:
@@ -60,6 +63,9 @@ class Feed:
 
     async def flush(self) -> None:
         """Commit what is pending. Raises what the store raises."""
+        await self._whole(self._flush())
+
+    async def _flush(self) -> None:
         async with self._lock:
             with self._taken() as batch:
                 if batch:
@@ -71,6 +77,9 @@ class Feed:
 
         Raises FeedEnded once the run's end is being committed, and what the store raises.
         """
+        await self._whole(self._commit_effect(effect, kind, data))
+
+    async def _commit_effect(self, effect: Effect, kind: str, data: JsonObject) -> None:
         async with self._lock:
             if self._ending:
                 raise FeedEnded
@@ -83,6 +92,9 @@ class Feed:
         self, changes: RunChanges, kind: str, data: JsonObject, messages: Sequence[JsonObject] = ()
     ) -> None:
         """Commit the end of the run with its last event; later events are dropped."""
+        await self._whole(self._finish(changes, kind, data, messages))
+
+    async def _finish(self, changes: RunChanges, kind: str, data: JsonObject, messages: Sequence[JsonObject]) -> None:
         async with self._lock:
             self._ending = True
             last = self.make(kind, data)
@@ -98,6 +110,19 @@ class Feed:
             self._timer.cancel()
         self._changed.set()
 
+    async def _whole(self, commit: Coroutine[Any, Any, None]) -> None:
+        """Wait for a commit that goes on if its caller is cancelled: half of one would lose or repeat events."""
+        task = asyncio.ensure_future(commit)
+        self._commits.add(task)
+        task.add_done_callback(self._committed_or_not)
+        await asyncio.shield(task)
+
+    def _committed_or_not(self, task: "asyncio.Task[None]") -> None:
+        self._commits.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not isinstance(failure, FeedEnded):
+            _log.warning("a commit of run %s failed: %s", self.run_id, failure)
+
     @contextlib.contextmanager
     def _taken(self) -> Iterator[list[Event]]:
         """Take what is pending; it is pending again, for the next commit, when this one fails."""
@@ -110,44 +135,35 @@ class Feed:
 
     def _flush_soon(self) -> None:
         self._timer = None
-        task = asyncio.create_task(self.flush())
-        self._flushing.add(task)
-        task.add_done_callback(self._flushed)
-
-    def _flushed(self, task: asyncio.Task[None]) -> None:
-        self._flushing.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.warning("events of run %s are not recorded yet: %s", self.run_id, task.exception())
+        task = asyncio.ensure_future(self._flush())
+        self._commits.add(task)
+        task.add_done_callback(self._committed_or_not)
 
     async def watch(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events above `after`, those to come too, until the run's last one."""
         while True:
-            changed = self._changed
+            changed, finished = self._changed, self.finished
             async for event in self._available(after):
                 after = event.seq
                 yield event
-            if self.finished and (not self._committed or after >= self._committed[-1].seq):
+            if finished:
                 return
             if changed is self._changed:
                 await changed.wait()
 
     async def _available(self, after: int) -> AsyncIterator[Event]:
-        while after + 1 < self._first_kept:
-            page = await self._store.list_events(self.run_id, after)
-            if not page:
-                break
+        while after < self._dropped and (page := await self._store.list_events(self.run_id, after)):
             for event in page:
                 after = event.seq
                 yield event
-        start = max(0, after + 1 - self._first_kept)
-        for event in self._committed[start:]:
+        for event in self._committed[bisect_right(self._committed, after, key=lambda event: event.seq) :]:
             yield event
 
     def _publish(self, batch: Sequence[Event]) -> None:
         self._committed.extend(batch)
         excess = len(self._committed) - _KEPT
         if excess > 0:
+            self._dropped = self._committed[excess - 1].seq
             del self._committed[:excess]
-            self._first_kept += excess
         self._changed.set()
         self._changed = asyncio.Event()

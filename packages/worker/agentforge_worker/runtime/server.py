@@ -221,7 +221,7 @@ class AgentServer(Server):
         try:
             run.check()  # from here to the task nothing else gets a turn, so no cancellation falls in between
             if inspect.iscoroutinefunction(self._adapter.run):
-                under_way.task = context.run(self.loop.create_task, _contained(call))
+                under_way.task = context.run(self.loop.create_task, _contained(call))  # type: ignore[arg-type]
                 return await under_way.task  # type: ignore[no-any-return]
             # A blocking run ends by itself at its next effect; the host replaces the worker if it does not.
             return await run_in_thread(context, call, "run-" + run.run_id)  # type: ignore[no-any-return]
