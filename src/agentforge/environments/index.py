@@ -1,9 +1,11 @@
 """The package index: which one the user configured, and when a release was uploaded to it."""
 
+import asyncio
 import configparser
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import uv
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -27,7 +30,7 @@ from agentforge.errors.environments import IndexUnreachable, ReleaseNotInIndex, 
 
 __all__ = ["Index"]
 
-_DEFAULT = ""
+_DEFAULT_IN_HELP = re.compile(r"--default-index .*?by\s+default:\s+<(https://[^>]+)>", re.DOTALL)
 _JSON = "application/vnd.pypi.simple.v1+json"
 _TIMEOUT_S = 60.0
 
@@ -37,6 +40,7 @@ class Index:
     """The index that packages come from, by its simple-API address."""
 
     url: str
+    """Empty: whatever uv takes by default."""
     from_pip: bool = False
     """Whether only pip knows it: uv does not read pip's configuration and must be told."""
 
@@ -47,7 +51,7 @@ class Index:
         if url:
             return cls(url.split("=", 1)[1] if re.match(r"\w+=", url) else url)
         url = environ.get("PIP_INDEX_URL") or _from_pip_files(environ)
-        return cls(url, from_pip=True) if url else cls(_DEFAULT)
+        return cls(url, from_pip=True) if url else cls("")
 
     def for_uv(self) -> dict[str, str]:
         """Return what to add to uv's environment so that it uses this index."""
@@ -56,6 +60,8 @@ class Index:
     @property
     def shown(self) -> str:
         """The address without credentials."""
+        if not self.url:
+            return "uv's default index"
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
@@ -82,12 +88,13 @@ class Index:
         import aiohttp  # costs more than all else here; only untested releases need it
 
         name = canonicalize_name(distribution)
-        if urlsplit(self.url).scheme not in {"http", "https"}:
+        url = self.url or await asyncio.to_thread(_default_of_uv)
+        if urlsplit(url).scheme not in {"http", "https"}:
             raise UploadTimesMissing(f"The index `{self.shown}` is a folder, which has no upload times")
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT_S), trust_env=True) as client,
-                client.get(f"{self.url.rstrip('/')}/{name}/", headers={"Accept": _JSON}, ssl=tls_context()) as answer,
+                client.get(f"{url.rstrip('/')}/{name}/", headers={"Accept": _JSON}, ssl=tls_context()) as answer,
             ):
                 return self._read(answer.status, answer.content_type, await answer.read(), name)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -106,6 +113,13 @@ class Index:
         except (ValueError, KeyError, TypeError):
             raise IndexUnreachable(f"The index `{self.shown}` sent something unreadable for `{name}`") from None
         return list(files)
+
+
+def _default_of_uv() -> str:
+    """Return the index that uv takes where nobody names one, as its help says; empty if it does not."""
+    done = subprocess.run([uv.find_uv_bin(), "pip", "compile", "--help"], capture_output=True, text=True, check=False)
+    found = _DEFAULT_IN_HELP.search(done.stdout)
+    return found[1] if found else ""
 
 
 def _is_version(filename: str, version: str) -> bool:
