@@ -143,8 +143,14 @@ MODEL_FAILURES = {
 }
 
 
-@pytest.mark.parametrize("framework", ["python", LANGCHAIN])
-@pytest.mark.parametrize("model", MODEL_FAILURES)
+@pytest.mark.parametrize(
+    ("framework", "model"),
+    [
+        *(("python", model) for model in MODEL_FAILURES),
+        pytest.param("langchain", "fail-429", marks=pytest.mark.framework("langchain")),
+        pytest.param("langchain", "cut-stream", marks=pytest.mark.framework("langchain")),
+    ],
+)
 async def test_a_failing_model_fails_the_run(shared_project: Project, framework: str, model: str) -> None:
     code, word = MODEL_FAILURES[model]
     agent = shared_project.agent()

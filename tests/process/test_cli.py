@@ -149,7 +149,7 @@ async def test_a_closed_pipe_is_no_bug(project: Project) -> None:
 
 
 async def test_the_shell_gets_completions(project: Project) -> None:
-    done = await project.command("--show-completion", "bash")
+    done = await project.command(variables={"_AGENTFORGE_COMPLETE": "source_bash"})
     assert done.code == 0
     assert "agentforge" in done.out
 
