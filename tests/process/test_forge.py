@@ -12,7 +12,7 @@ import pytest
 from agentforge import AgentForgeError, Forge
 from agentforge.api.place import answers, host_place
 
-from .project_world import Project
+from .project_world import Project, gone
 
 pytestmark = pytest.mark.feature("AF-181")
 
@@ -243,6 +243,7 @@ async def test_a_request_that_may_have_been_taken_is_not_repeated(project: Proje
         with pytest.raises(AgentForgeError) as raised:
             await run
         assert raised.value.code == "AF904"
+    await gone(pid)
 
 
 @pytest.mark.parametrize("inline", [False, True])
