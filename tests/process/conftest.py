@@ -61,6 +61,13 @@ async def project(tmp_path: Path) -> AsyncIterator[Project]:
         yield opened
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_project(tmp_path: Path) -> AsyncIterator[Project]:
+    """A project of the test's own, in a module whose tests share a loop."""
+    async with open_project(tmp_path / "project") as opened:
+        yield opened
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_project(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Project]:
     """A project, its host and its workers for the tests of one module, which must leave them working."""

@@ -10,6 +10,8 @@ import pytest
 
 from .project_world import Project
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 COMMANDS = [
     "run", "init", "demo", "doctor", "framework list", "framework show", "env build", "env list", "env show",
     "env remove", "runs list", "runs show", "runs events", "runs watch", "runs cancel", "host status", "host stop",
@@ -19,29 +21,29 @@ COMMANDS = [
 SLOW = ["pydantic", "fastapi", "aiohttp", "sqlalchemy", "rich", "httpx", "httpcore", "jsonschema", "uvicorn", "yaml"]
 
 
-async def test_help_lists_every_command_and_each_shows_an_example(project: Project) -> None:
-    top = await project.command("--help")
+async def test_help_lists_every_command_and_each_shows_an_example(own_project: Project) -> None:
+    top = await own_project.command("--help")
     assert top.code == 0
     for command in COMMANDS:
         assert command.split()[0] in top.out
-        done = await project.command(*command.split(), "--help")
+        done = await own_project.command(*command.split(), "--help")
         assert (done.code, done.err) == (0, ""), done
         assert f"Example: agentforge {command}" in done.out, command
-    assert project.processes() == []
-    assert not (project.root / ".agentforge").exists()
+    assert own_project.processes() == []
+    assert not (own_project.root / ".agentforge").exists()
 
 
-async def test_help_and_a_warm_run_import_little(project: Project) -> None:
-    for arguments, allowed in ([["--help"], set()], [["run", project.agent(), "x"], {"httpcore", "pydantic"}]):
+async def test_help_and_a_warm_run_import_little(shared_project: Project) -> None:
+    for arguments, allowed in ([["--help"], set()], [["run", shared_project.agent(), "x"], {"httpcore", "pydantic"}]):
         code = (
             "import sys, atexit\nfrom agentforge.cli import main\n"
             "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\nmain.main()"
         )
         if allowed:
-            await project.run("agent")
+            await shared_project.run("agent")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, *arguments,
-            cwd=project.root, env={**os.environ, **project.variables},
+            cwd=shared_project.root, env={**os.environ, **shared_project.variables},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         _, err = await process.communicate()
@@ -51,31 +53,33 @@ async def test_help_and_a_warm_run_import_little(project: Project) -> None:
         assert sorted(set(SLOW) & loaded) == sorted(allowed)
 
 
-async def test_the_version_is_shown(project: Project) -> None:
-    done = await project.command("--version")
+async def test_the_version_is_shown(shared_project: Project) -> None:
+    done = await shared_project.command("--version")
     assert (done.code, done.out.split()[0]) == (0, "agentforge")
 
 
-async def test_init_makes_a_project_whose_agent_works_at_once(project: Project) -> None:
-    done = await project.command("init", "mine")
+async def test_init_makes_a_project_whose_agent_works_at_once(own_project: Project) -> None:
+    done = await own_project.command("init", "mine")
     assert done.code == 0
-    folder = project.root / "mine"
+    folder = own_project.root / "mine"
     made = {Path(line).name for line in done.out.splitlines()}
     assert made == {"agentforge.toml", "agent.yaml", "tools.py", "expenses.csv"} == {p.name for p in folder.iterdir()}
-    run = await project.command("run", "agent.yaml", "How much was travel?", "--on", "python", "--json", cwd=folder)
+    run = await own_project.command("run", "agent.yaml", "How much was travel?", "--on", "python", "--json", cwd=folder)
     assert run.result["status"] == "succeeded"
     assert run.result["tool_calls"][0]["name"] == "total_for"
     assert (folder / ".agentforge").is_dir()
-    again = await project.command("init", "mine")
+    again = await own_project.command("init", "mine")
     assert (again.code, again.out) == (2, "")
     assert "`agentforge.toml`" in again.err
-    assert (await project.command("host", "stop", "-C", "mine")).code == 0
+    assert (await own_project.command("host", "stop", "-C", "mine")).code == 0
 
 
 @pytest.mark.parametrize(("broken", "code"), [(False, 0), (True, 1)])
-async def test_doctor_says_what_works_and_what_to_do_about_the_rest(project: Project, broken: bool, code: int) -> None:
-    variables = {"AGENTFORGE_HOME": str(project.write("occupied", ""))} if broken else {}
-    done = await project.command("doctor", "--json", variables=variables)
+async def test_doctor_says_what_works_and_what_to_do_about_the_rest(
+    shared_project: Project, broken: bool, code: int
+) -> None:
+    variables = {"AGENTFORGE_HOME": str(shared_project.write("occupied", ""))} if broken else {}
+    done = await shared_project.command("doctor", "--json", variables=variables)
     assert done.code == code, done
     findings = {finding["check"]: finding for finding in done.objects}
     assert {"python", "home", "frameworks", "embedded", "model", "host", "sandbox"} <= set(findings)
@@ -83,80 +87,80 @@ async def test_doctor_says_what_works_and_what_to_do_about_the_rest(project: Pro
     for finding in done.objects:
         assert finding["message"]
         assert finding["state"] == "ok" or finding["hint"], finding
-    text = await project.command("doctor", variables=variables)
+    text = await shared_project.command("doctor", variables=variables)
     assert text.code == code
     assert ("FAIL" in text.out) is broken
 
 
-async def test_frameworks_are_listed_and_shown(project: Project) -> None:
-    listed = (await project.command("framework", "list", "--json")).objects
+async def test_frameworks_are_listed_and_shown(shared_project: Project) -> None:
+    listed = (await shared_project.command("framework", "list", "--json")).objects
     names = [framework["name"] for framework in listed]
     assert {"langchain", "crewai", "pydantic-ai", "python"} <= set(names)
-    table = (await project.command("framework", "list")).out.splitlines()
+    table = (await shared_project.command("framework", "list")).out.splitlines()
     assert table[0].split()[0] == "NAME"
     assert len(table) == len(names) + 1
-    shown = (await project.command("framework", "show", "langchain", "--json")).result
+    shown = (await shared_project.command("framework", "show", "langchain", "--json")).result
     assert shown["releases"]
     assert {value["level"] for value in shown["capabilities"].values()} <= {"full", "partial", "todo", "absent"}
-    text = (await project.command("framework", "show", "langchain")).out
+    text = (await shared_project.command("framework", "show", "langchain")).out
     assert "CAPABILITY" in text
-    unknown = await project.command("framework", "show", "langchian")
+    unknown = await shared_project.command("framework", "show", "langchian")
     assert (unknown.code, unknown.out) == (1, "")
     assert "`langchain`" in unknown.err
 
 
-async def test_environments_are_built_once_listed_shown_and_removed(project: Project, tmp_path: Path) -> None:
-    project.variables["AGENTFORGE_HOME"] = str(tmp_path / "home")
-    first = await project.command("env", "build", "python", "--json")
+async def test_environments_are_built_once_listed_shown_and_removed(own_project: Project, tmp_path: Path) -> None:
+    own_project.variables["AGENTFORGE_HOME"] = str(tmp_path / "home")
+    first = await own_project.command("env", "build", "python", "--json")
     assert first.code == 0, first
     name = first.result["id"]
     assert f"{name}: ready" in first.err
-    second = await project.command("env", "build", "python", "--json")
+    second = await own_project.command("env", "build", "python", "--json")
     assert second.result["built_at"] == first.result["built_at"]
     assert second.err == ""
-    listed = (await project.command("env", "list", "--json")).objects
+    listed = (await own_project.command("env", "list", "--json")).objects
     assert [each["id"] for each in listed] == [name]
-    sized = (await project.command("env", "list", "--sizes", "--json")).objects
+    sized = (await own_project.command("env", "list", "--sizes", "--json")).objects
     assert sized[0]["size_bytes"] > 0
-    shown = (await project.command("env", "show", name, "--json")).result
+    shown = (await own_project.command("env", "show", name, "--json")).result
     assert Path(shown["path"]).is_dir()
-    removed = await project.command("env", "remove", name)
+    removed = await own_project.command("env", "remove", name)
     assert (removed.code, removed.out) == (0, "")
     assert not Path(shown["path"]).exists()
-    assert (await project.command("env", "list", "--json")).objects == []
-    missing = await project.command("env", "show", name)
+    assert (await own_project.command("env", "list", "--json")).objects == []
+    missing = await own_project.command("env", "show", name)
     assert (missing.code, missing.out) == (1, "")
     assert "error[AF3" in missing.err
-    assert (await project.run(project.agent(), "built again"))["output"] == "FINAL: built again"
+    assert (await own_project.run(own_project.agent(), "built again"))["output"] == "FINAL: built again"
 
 
 async def test_several_environments_are_built_at_once_and_one_failure_does_not_hide_the_others(
-    project: Project,
+    own_project: Project,
 ) -> None:
-    done = await project.command("env", "build", "python", "nothing", "--json")
+    done = await own_project.command("env", "build", "python", "nothing", "--json")
     assert done.code == 1
     assert done.result["framework"] == "python"
     assert "error[AF202]" in done.err
 
 
-async def test_a_closed_pipe_is_no_bug(project: Project) -> None:
+async def test_a_closed_pipe_is_no_bug(shared_project: Project) -> None:
     process = await asyncio.create_subprocess_shell(
         f"{Path(sys.executable).with_name('agentforge')} framework list --json | head -c 1",
-        cwd=project.root, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        cwd=shared_project.root, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
     assert (out, err) == (b"{", b"")
 
 
-async def test_the_shell_gets_completions(project: Project) -> None:
-    done = await project.command(variables={"_AGENTFORGE_COMPLETE": "source_bash"})
+async def test_the_shell_gets_completions(shared_project: Project) -> None:
+    done = await shared_project.command(variables={"_AGENTFORGE_COMPLETE": "source_bash"})
     assert done.code == 0
     assert "agentforge" in done.out
 
 
-async def test_json_of_every_list_is_one_object_a_line(project: Project) -> None:
-    await project.run(project.agent())
+async def test_json_of_every_list_is_one_object_a_line(shared_project: Project) -> None:
+    await shared_project.run(shared_project.agent())
     for command in (["runs", "list"], ["framework", "list"], ["env", "list"], ["doctor"]):
-        done = await project.command(*command, "--json")
+        done = await shared_project.command(*command, "--json")
         for line in done.out.splitlines():
             assert isinstance(json.loads(line), dict)
