@@ -30,9 +30,9 @@ def test_codes_and_pages_are_one_to_one() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert " ".join(agentforge.store.__all__) == (
-        "BLOB_LIMIT FINISHED AgentVersion AgentVersionId Attempt AttemptStatus BlobId Durability Effect EffectKind "
-        "Event Json JsonObject Lease Project ProjectId Run RunChanges RunId RunStatus Store Thread ThreadMessage "
-        "open_store"
+        "BLOB_LIMIT FINISHED UNFINISHED AgentVersion AgentVersionId Attempt AttemptStatus BlobId Durability Effect "
+        "EffectKind Event Json JsonObject Lease Project ProjectId Run RunChanges RunId RunStatus Store Thread "
+        "ThreadMessage open_store"
     )
     for name in agentforge.store.__all__:
         assert hasattr(agentforge.store, name)

@@ -28,7 +28,7 @@ async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
 
 def insert(name: str, *, gathered: bool = False) -> Callable[[Transaction], str]:
     def operation(transaction: Transaction) -> str:
-        row = {"project": name, "created_at": 0.0, "epoch": 1, "holder": "host"}
+        row = {"project": name, "created_at": 0.0, "epoch": 1, "holder": "host", "renewed_at": 0.0}
         (transaction.insert if gathered else transaction.insert_now)(projects, [row])
         return name
 

@@ -170,6 +170,16 @@ class JournalTests:
         assert await store.list_messages(PROJECT, "q3", after=2, limit=3) == found[2:5]
         assert await store.list_messages(PROJECT, "unknown") == []
 
+    async def test_a_long_thread_and_a_long_journal_come_whole(self, store: Store, lease: Lease) -> None:
+        """Without a limit there is none."""
+        run_id = await new_run(store, lease, thread="q3")
+        await store.append_messages(run_id, lease.epoch, [{"n": n} for n in range(10_500)])
+        await store.append_events(run_id, lease.epoch, events(run_id, 1, 1500))
+        found = await store.list_messages(PROJECT, "q3", limit=None)
+        assert [message.message["n"] for message in found] == list(range(10_500))
+        assert len(await store.list_messages(PROJECT, "q3")) == len(await store.list_events(run_id)) == 1000
+        assert len(await store.list_events(run_id, limit=None)) == 1500
+
     async def test_threads_belong_to_their_project_and_can_be_deleted(self, store: Store, lease: Lease) -> None:
         """The same name in another project is another thread."""
         other = await store.acquire_lease(OTHER, "host")
@@ -182,6 +192,15 @@ class JournalTests:
         assert await store.list_threads(PROJECT) == []
         assert await store.delete_thread(PROJECT, "q3", lease.epoch) == 0
         assert len(await store.list_messages(OTHER, "q3")) == 1
+
+    async def test_what_a_run_said_can_be_taken_back(self, store: Store, lease: Lease) -> None:
+        """What others said in its thread stays, with its numbers."""
+        one, other = await new_run(store, lease, thread="q3"), await new_run(store, lease, thread="q3")
+        await store.append_messages(one, lease.epoch, [{"n": 1}, {"n": 2}])
+        await store.append_messages(other, lease.epoch, [{"n": 3}])
+        assert await store.remove_messages(one, lease.epoch) == 2
+        assert [(each.seq, each.message) for each in await store.list_messages(PROJECT, "q3")] == [(3, {"n": 3})]
+        assert await store.remove_messages(one, lease.epoch) == 0
 
     async def test_a_run_without_a_thread_takes_no_messages(self, store: Store, lease: Lease) -> None:
         """They would belong nowhere."""

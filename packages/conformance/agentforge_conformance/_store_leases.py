@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from msgspec import structs
 
 from agentforge.errors.store import (
     LeaseLost,
@@ -21,6 +22,7 @@ from agentforge_conformance._store_records import (
     NOW,
     OTHER,
     PROJECT,
+    VERSION,
     effect,
     events,
     new_run,
@@ -39,11 +41,27 @@ class LeaseTests:
     async def test_a_project_begins_with_epoch_one_and_each_lease_raises_it(self, store: Store) -> None:
         """Epochs are per project."""
         assert await store.get_lease(PROJECT) is None
-        assert await store.acquire_lease(PROJECT, "a") == Lease(PROJECT, 1, "a")
-        assert await store.acquire_lease(PROJECT, "b") == Lease(PROJECT, 2, "b")
-        assert await store.acquire_lease(OTHER, "c") == Lease(OTHER, 1, "c")
-        assert await store.get_lease(PROJECT) == Lease(PROJECT, 2, "b")
+        taken = [await store.acquire_lease(*one) for one in ((PROJECT, "a"), (PROJECT, "b"), (OTHER, "c"))]
+        assert [structs.replace(lease, renewed_at=NOW) for lease in taken] == [
+            Lease(PROJECT, 1, "a", NOW),
+            Lease(PROJECT, 2, "b", NOW),
+            Lease(OTHER, 1, "c", NOW),
+        ]
+        assert await store.get_lease(PROJECT) == taken[1]
         assert [project.project for project in await store.list_projects()] == [PROJECT, OTHER]
+
+    async def test_a_lease_can_be_renewed_until_another_host_has_it(self, store: Store, second_store: Store) -> None:
+        """Who else wants the project sees when its holder was there last, by the holder's clock."""
+        lease = await store.acquire_lease(PROJECT, "a")
+        for at in (NOW + 5, NOW - 5):
+            await store.renew_lease(lease, at)
+            assert await second_store.get_lease(PROJECT) == Lease(PROJECT, 1, "a", at)
+        taken = await second_store.acquire_lease(PROJECT, "b")
+        with pytest.raises(LeaseLost):
+            await store.renew_lease(lease, NOW + 9)
+        with pytest.raises(LeaseLost):
+            await store.renew_lease(Lease(OTHER, 1, "a"), NOW)
+        assert await store.get_lease(PROJECT) == taken
 
     async def test_hosts_that_ask_at_once_get_different_epochs(self, store: Store, second_store: Store) -> None:
         """Two connections never win the same epoch."""
@@ -62,14 +80,18 @@ class LeaseTests:
         old = lease.epoch
         writes: list[Callable[[], Awaitable[object]]] = [
             lambda: store.create_run(run_of(old)),
+            lambda: store.import_run(run_of(old), VERSION, [], [], [], old),
             lambda: store.claim_run(run_id, old),
+            lambda: store.claim_runs(PROJECT, old),
             lambda: store.update_run(run_id, old, status="running"),
             lambda: store.start_attempt(Attempt(run_id, 2, "worker", NOW), old),
             lambda: store.finish_attempt(run_id, 1, old, status="failed", finished_at=NOW),
             lambda: store.append_events(run_id, old, events(run_id, 1)),
             lambda: store.append_effect(effect(run_id, 0), old, events(run_id, 1)),
+            lambda: store.void_effects(run_id, old, -1, {"status": "queued"}, events(run_id, 1)),
             lambda: store.finish_run(run_id, old, {"status": "failed"}, events(run_id, 1), [{"role": "user"}]),
             lambda: store.append_messages(run_id, old, [{"role": "user"}]),
+            lambda: store.remove_messages(run_id, old),
             lambda: store.delete_run(run_id, old),
             lambda: store.delete_thread(PROJECT, "q3", old),
         ]

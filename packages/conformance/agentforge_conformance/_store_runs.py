@@ -226,7 +226,7 @@ class RunTests:
     async def test_filters_have_to_match_all(self, store: Store, lease: Lease) -> None:
         """Status, agent, framework and every label."""
         wanted = await new_run(store, lease, status="failed", labels={"team": "a", "env": "x"})
-        await new_run(store, lease, status="failed", labels={"team": "a"}, framework="crewai")
+        await new_run(store, lease, status="failed", labels={"team": "a"}, framework="crewai", thread="q3")
         await new_run(store, lease, agent_name="other", labels={"env": "x"})
 
         async def count(**filters: Json) -> int:
@@ -235,6 +235,8 @@ class RunTests:
         assert await count(status="failed") == 2
         assert await count(agent="other") == 1
         assert await count(framework="crewai") == 1
+        assert await count(thread="q3") == 1
+        assert await count(thread="q4") == 0
         assert await count(labels={"team": "a"}) == 2
         assert await count(labels={"team": "b"}) == 0
         found, _ = await store.list_runs(

@@ -18,14 +18,16 @@ import pytest
 
 from agentforge.store import Lease, Store
 from agentforge_conformance._store_journal import JournalTests
+from agentforge_conformance._store_keeping import KeepingTests
 from agentforge_conformance._store_leases import LeaseTests
 from agentforge_conformance._store_records import NOW, PROJECT, VERSION, effect, events, new_run, run_of
+from agentforge_conformance._store_recovery import RecoveryTests
 from agentforge_conformance._store_runs import RunTests
 
 __all__ = ["NOW", "PROJECT", "VERSION", "StoreSuite", "effect", "events", "new_run", "run_of"]
 
 
-class StoreSuite(LeaseTests, RunTests, JournalTests):
+class StoreSuite(LeaseTests, RunTests, JournalTests, RecoveryTests, KeepingTests):
     """The behaviour of `Store`. Inherit it and give the fixtures `store` and `second_store`."""
 
     @pytest.fixture

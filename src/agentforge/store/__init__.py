@@ -8,6 +8,7 @@ from agentforge.store.opening import Durability, open_store
 from agentforge.store.records import (
     BLOB_LIMIT,
     FINISHED,
+    UNFINISHED,
     AgentVersion,
     AgentVersionId,
     Attempt,
@@ -32,6 +33,7 @@ from agentforge.store.records import (
 __all__ = [
     "BLOB_LIMIT",
     "FINISHED",
+    "UNFINISHED",
     "AgentVersion",
     "AgentVersionId",
     "Attempt",

@@ -41,6 +41,9 @@ class Store(ABC):
     Every method may raise `StoreFailed` (disk full, damaged file), `StoreLocked` or `StoreClosed`. Methods that name
     a run raise `RunNotFound` when there is none, lists of its parts are then empty. Values that JSON cannot hold raise
     `ValueNotStorable`, before anything is written.
+
+    A payload that the disk has lost raises `BlobNotFound` with `details` that say whose it is (`run_id`, `part`
+    which is effect, event or message, and its `number`); lists of runs go on without it (`Run.unreadable`).
     """
 
     async def __aenter__(self) -> Self:
@@ -69,8 +72,12 @@ class Store(ABC):
     async def acquire_lease(self, project: ProjectId, holder: str) -> Lease:
         """Take the project over under a new epoch (the old one + 1); a project that is new here begins with 1.
 
-        Unfinished runs keep their epoch until `claim_run` moves them, one by one.
+        Unfinished runs keep their epoch until `claim_runs` or `claim_run` moves them.
         """
+
+    @abstractmethod
+    async def renew_lease(self, lease: Lease, at: float) -> None:
+        """Note that the holder is there at `at` (`Lease.renewed_at`). Raises `LeaseLost` if the epoch moved on."""
 
     @abstractmethod
     async def get_lease(self, project: ProjectId) -> Lease | None:
@@ -89,6 +96,14 @@ class Store(ABC):
     @abstractmethod
     async def get_blob(self, blob: BlobId) -> bytes:
         """Return the bytes. Raises `BlobNotFound`, also when they no longer have this digest."""
+
+    @abstractmethod
+    async def collect_blobs(self, older_than_s: float) -> int:
+        """Delete the blobs that no record refers to and return how many there were.
+
+        One that was put (or put again) in the last `older_than_s` seconds stays: a payload is kept before the record
+        that names it. Unfinished files that a crash left behind go too.
+        """
 
     @abstractmethod
     async def put_agent_version(self, version: AgentVersion) -> AgentVersion:
@@ -111,6 +126,26 @@ class Store(ABC):
     @abstractmethod
     async def claim_run(self, run_id: RunId, epoch: int) -> Run:
         """Move a run of an earlier holder to `epoch`, the project's current one; the old holder can write no more."""
+
+    @abstractmethod
+    async def claim_runs(self, project: ProjectId, epoch: int) -> list[Run]:
+        """Move all unfinished runs of earlier holders to `epoch`, all or none, and return them, oldest first."""
+
+    @abstractmethod
+    async def import_run(
+        self,
+        run: Run,
+        version: AgentVersion,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event],
+        effects: Sequence[Effect],
+        epoch: int,
+    ) -> Run:
+        """Keep a whole run with its parts (an imported one, or a fork), all or none, and return it under `epoch`.
+
+        Its agent version is kept with it unless it is known. Like `create_run` it returns a run of this project with
+        the same `submit_key` instead. Raises `RecordExists` for a known `run_id`, `LeaseLost`.
+        """
 
     @abstractmethod
     async def update_run(self, run_id: RunId, epoch: int, **changes: Unpack[RunChanges]) -> None:
@@ -142,6 +177,22 @@ class Store(ABC):
         """Append an effect and the events that go with it, all or none. Raises `RecordExists` if a place is taken."""
 
     @abstractmethod
+    async def void_effects(
+        self,
+        run_id: RunId,
+        epoch: int,
+        above: int,
+        changes: RunChanges | None = None,
+        events: Sequence[Event] = (),
+        only: Sequence[int] | None = None,
+    ) -> int:
+        """Void the run's effects with a `position` above `above` and return how many were valid until then.
+
+        `only` takes just those at these positions. With `changes` of the run and `events`, all or none. Positions of
+        voided effects are not free again.
+        """
+
+    @abstractmethod
     async def finish_run(
         self,
         run_id: RunId,
@@ -169,6 +220,10 @@ class Store(ABC):
         """Return a run."""
 
     @abstractmethod
+    async def find_submitted(self, project: ProjectId, submit_key: str) -> Run | None:
+        """Return the project's run that was submitted with this key, `None` if there is none."""
+
+    @abstractmethod
     async def list_runs(
         self,
         project: ProjectId,
@@ -177,6 +232,7 @@ class Store(ABC):
         agent: str | None = None,
         framework: str | None = None,
         labels: Mapping[str, str] | None = None,
+        thread: str | None = None,
         before: str | None = None,
         limit: int = 50,
     ) -> tuple[list[Run], str | None]:
@@ -195,13 +251,22 @@ class Store(ABC):
 
     @abstractmethod
     async def list_events(
-        self, run_id: RunId, after: int = 0, limit: int = 1000, kinds: Collection[str] | None = None
+        self, run_id: RunId, after: int = 0, limit: int | None = 1000, kinds: Collection[str] | None = None
     ) -> list[Event]:
-        """Return up to `limit` events with `seq` above `after`, in order; with `kinds` only those of such kinds."""
+        """Return up to `limit` events (`None`: all) with `seq` above `after`, in order; with `kinds` only such ones."""
 
     @abstractmethod
-    async def list_effects(self, run_id: RunId, after: int = -1, limit: int = 1000) -> list[Effect]:
-        """Return up to `limit` effects with `position` above `after`, in order."""
+    async def last_seq(self, run_id: RunId) -> int:
+        """Return the number of the run's last event, 0 if it has none."""
+
+    @abstractmethod
+    async def list_effects(
+        self, run_id: RunId, after: int = -1, limit: int | None = 1000, *, voided: bool = False
+    ) -> list[Effect]:
+        """Return up to `limit` valid effects (`None`: all) with `position` above `after`, in order.
+
+        With `voided` those as well that the run has left behind.
+        """
 
     # Threads
 
@@ -210,10 +275,14 @@ class Store(ABC):
         """Add messages to the end of the run's thread. Raises `ValueError` if the run has no thread."""
 
     @abstractmethod
+    async def remove_messages(self, run_id: RunId, epoch: int) -> int:
+        """Take the messages that a run added out of its thread; return how many there were."""
+
+    @abstractmethod
     async def list_messages(
-        self, project: ProjectId, thread: str, after: int = 0, limit: int = 1000
+        self, project: ProjectId, thread: str, after: int = 0, limit: int | None = 1000
     ) -> list[ThreadMessage]:
-        """Return up to `limit` messages with `seq` above `after`, in order."""
+        """Return up to `limit` messages (`None`: all) with `seq` above `after`, in order."""
 
     @abstractmethod
     async def list_threads(self, project: ProjectId) -> list[Thread]:
@@ -222,3 +291,23 @@ class Store(ABC):
     @abstractmethod
     async def delete_thread(self, project: ProjectId, thread: str, epoch: int) -> int:
         """Delete a thread's messages and return how many there were."""
+
+    # The response cache: needs no lease, and nothing but a repeated request is lost with it
+
+    @abstractmethod
+    async def cached_response(self, project: ProjectId, key: str, now: float) -> bytes | None:
+        """Return what is cached under `key` and has not expired at `now`."""
+
+    @abstractmethod
+    async def cache_response(
+        self, project: ProjectId, key: str, response: bytes, created_at: float, expires_at: float | None
+    ) -> None:
+        """Keep a response under `key` until `expires_at` (`None`: no end), in the place of an earlier one."""
+
+    @abstractmethod
+    async def prune_responses(self, project: ProjectId, now: float) -> int:
+        """Delete the project's responses that have expired at `now` and return how many there were."""
+
+    @abstractmethod
+    async def clear_responses(self, project: ProjectId) -> int:
+        """Delete all cached responses of the project and return how many there were."""

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 __all__ = [
     "BLOB_LIMIT",
     "FINISHED",
+    "UNFINISHED",
     "AgentVersion",
     "AgentVersionId",
     "Attempt",
@@ -45,9 +46,10 @@ JsonObject: TypeAlias = dict[str, Any]
 RunStatus = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 AttemptStatus = Literal["running", "waiting", "succeeded", "failed", "cancelled", "lost"]
 """`lost`: its host or worker went away before it ended."""
-EffectKind = Literal["model", "tool"]
+EffectKind = Literal["model", "tool", "run", "answer", "value", "checkpoint"]
 
 FINISHED: frozenset[RunStatus] = frozenset({"succeeded", "failed", "cancelled"})
+UNFINISHED: frozenset[RunStatus] = frozenset({"queued", "running", "waiting"})
 BLOB_LIMIT = 64 * 1024
 """A payload above this many bytes is kept as a blob beside the database."""
 
@@ -60,11 +62,16 @@ class Project(Struct, frozen=True):
 
 
 class Lease(Struct, frozen=True):
-    """The right to write a project's runs. Only the newest epoch of a project has it."""
+    """The right to write a project's runs. Only the newest epoch of a project has it.
+
+    `renewed_at` is when its holder last took or renewed it; who else wants the project may look at it, the store
+    itself never does.
+    """
 
     project: ProjectId
     epoch: int
     holder: str
+    renewed_at: float = 0.0
 
 
 class AgentVersion(Struct, frozen=True, kw_only=True):
@@ -81,7 +88,8 @@ class Run(Struct, frozen=True, kw_only=True):
     """One execution of an agent version.
 
     `environment` and `release` are empty until they are resolved; `lease_epoch` is the epoch that may write it;
-    `submit_key` makes a repeated submission return the same run.
+    `submit_key` makes a repeated submission return the same run. `unreadable` is not kept: where many runs are read at
+    once, one whose `input` or `output` is missing or damaged on the disk says so there and has `None` in its place.
     """
 
     run_id: RunId
@@ -109,6 +117,7 @@ class Run(Struct, frozen=True, kw_only=True):
     cost_usd: float | None = None
     metrics: JsonObject = field(default_factory=dict)
     sandbox: str = "standard"
+    unreadable: str | None = None
 
 
 class RunChanges(TypedDict, total=False):
@@ -154,10 +163,11 @@ class Event(Struct, frozen=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """One finished model call or tool call: the journal's entry from which a replay answers.
+    """One finished effect: the journal's entry from which a replay answers.
 
-    `position` counts the effects of the run, `occurrence` the effects of the run with this `request_hash`.
-    `status` is the HTTP status of a model's answer; for a tool 200 when it returned and 500 when it raised.
+    `position` counts the effects of the run, `occurrence` the valid effects of the run with this `request_hash`.
+    `status` is the HTTP status of a model's answer; for a tool 200 when it returned and 500 when it raised and the
+    model was told. `voided`: it belongs to a way that the run has left; kept, but no replay answers from it.
     """
 
     run_id: RunId
@@ -173,6 +183,7 @@ class Effect(Struct, frozen=True, kw_only=True):
     cost_usd: float | None = None
     started_at: float
     duration_ms: float
+    voided: bool = False
 
 
 class Thread(Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias, TypeVar, cast
 import msgspec
 from sqlalchemy import Row as ResultRow
 
-from agentforge.errors.store import ValueNotStorable
+from agentforge.errors.store import BlobNotFound, ValueNotStorable
 from agentforge.store.records import (
     BLOB_LIMIT,
     AgentVersion,
@@ -23,6 +23,7 @@ from agentforge.store.records import (
     Event,
     Json,
     JsonObject,
+    ProjectId,
     Run,
     RunChanges,
     RunId,
@@ -47,8 +48,11 @@ __all__ = [
     "event_of",
     "event_rows",
     "label_rows",
+    "listed_run_of",
     "message_of",
     "message_rows",
+    "response_of",
+    "response_row",
     "run_of",
     "run_row",
 ]
@@ -195,6 +199,21 @@ def run_of(found: Found, read_blob: ReadBlob) -> Run:
     return msgspec.convert(values, Run)
 
 
+def listed_run_of(found: Found, read_blob: ReadBlob) -> Run:
+    """Return the run of a row even if payloads of it are lost: `unreadable` then says why."""
+    lost: list[str] = []
+
+    def read_what_is_there(blob: BlobId) -> bytes:
+        try:
+            return read_blob(blob)
+        except BlobNotFound as error:
+            lost.append(error.message)
+            return b"null"
+
+    run = run_of(found, read_what_is_there)
+    return msgspec.structs.replace(run, unreadable=" ".join(lost)) if lost else run
+
+
 def attempt_row(attempt: Attempt) -> Row:
     """Return the row of an attempt."""
     row: Row = msgspec.structs.asdict(attempt)
@@ -247,13 +266,17 @@ def event_rows(events: Sequence[Event], spills: Spills) -> list[Row]:
 def event_of(found: Found, read_blob: ReadBlob) -> Event:
     """Return the event of a row of `events`, columns in the table's order."""
     run_id, seq, attempt, kind, at, data, blob = found
-    return Event(run_id, seq, attempt, kind, at, _get_json(data, blob, read_blob))
+    try:
+        return Event(run_id, seq, attempt, kind, at, _get_json(data, blob, read_blob))
+    except BlobNotFound as error:
+        raise _lost(error, run_id, "event", seq) from error
 
 
 def effect_row(effect: Effect, spills: Spills) -> Row:
     """Return the row of an effect; large payloads are added to `spills`."""
     row: Row = msgspec.structs.asdict(effect)
     row["usage"] = _text_or_none(effect.usage)
+    row["voided"] = int(effect.voided)
     _put_bytes(row, "request", effect.request, spills)
     _put_bytes(row, "response", effect.response, spills)
     return row
@@ -263,9 +286,18 @@ def effect_of(found: Found, read_blob: ReadBlob) -> Effect:
     """Return the effect of a row."""
     values = _values(found)
     values["usage"] = decode(values["usage"])
-    for column in ("request", "response"):
-        values[column] = _get_bytes(values[column], values[f"{column}_blob"], read_blob)
+    values["voided"] = bool(values["voided"])
+    try:
+        for column in ("request", "response"):
+            values[column] = _get_bytes(values[column], values[f"{column}_blob"], read_blob)
+    except BlobNotFound as error:
+        raise _lost(error, found.run_id, "effect", found.position) from error
     return msgspec.convert(values, Effect)
+
+
+def _lost(error: BlobNotFound, run_id: RunId, part: str, number: int) -> BlobNotFound:
+    message = f"The {part} `{number}` of the run `{run_id}` has lost a payload. {error.message}"
+    return BlobNotFound(message, run_id=run_id, part=part, number=number)
 
 
 # Threads
@@ -283,5 +315,26 @@ def message_rows(run_id: RunId, messages: Sequence[JsonObject], at: float, spill
 
 def message_of(found: Found, read_blob: ReadBlob) -> ThreadMessage:
     """Return the message of a row."""
-    message = _get_json(found.message, found.message_blob, read_blob)
+    try:
+        message = _get_json(found.message, found.message_blob, read_blob)
+    except BlobNotFound as error:
+        raise _lost(error, found.run_id, "message", found.seq) from error
     return ThreadMessage(found.thread, found.seq, found.run_id, message, found.at)
+
+
+# The response cache
+
+
+def response_row(
+    project: ProjectId, key: str, response: bytes, created_at: float, expires_at: float | None
+) -> tuple[Row, Spills]:
+    """Return the row of a cached response."""
+    row: Row = {"project": project, "key": key, "created_at": created_at, "expires_at": expires_at}
+    spills: Spills = []
+    _put_bytes(row, "response", response, spills)
+    return row, spills
+
+
+def response_of(found: Found, read_blob: ReadBlob) -> bytes:
+    """Return the response of a row."""
+    return _get_bytes(found.response, found.response_blob, read_blob)

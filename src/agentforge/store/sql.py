@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, Unpack
 
+from msgspec import structs
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from agentforge.errors.store import StoreClosed, StoreFailed
-from agentforge.store import operations, reading, rows
+from agentforge.store import operations, reading, rows, tables
 from agentforge.store.database import Database
 from agentforge.store.interface import Store
 from agentforge.store.records import (
@@ -39,6 +40,7 @@ from agentforge.store.writer import Operation, Writer
 __all__ = ["SqlStore"]
 
 T = TypeVar("T")
+Part = TypeVar("Part", Attempt, Event, Effect)
 
 
 class SqlStore(Store):
@@ -96,6 +98,9 @@ class SqlStore(Store):
         at = self._clock()
         return await self._write(partial(operations.acquire_lease, project=project, holder=holder, at=at))
 
+    async def renew_lease(self, lease: Lease, at: float) -> None:
+        await self._write(partial(operations.renew_lease, lease=lease, at=at))
+
     async def get_lease(self, project: ProjectId) -> Lease | None:
         return await self._read(partial(reading.get_lease, project=project))
 
@@ -112,6 +117,14 @@ class SqlStore(Store):
 
     async def get_blob(self, blob: BlobId) -> bytes:
         return await self._in_reader(partial(self._database.blobs.get, blob))
+
+    async def collect_blobs(self, older_than_s: float) -> int:
+        blobs = self._database.blobs
+        # Listed before the records are read: a blob that comes in between is no candidate.
+        candidates = await self._in_reader(partial(blobs.older_than, self._clock() - older_than_s))
+        used = await self._read(reading.blobs_in_use)
+        unused = {path: at for path, at in candidates.items() if blobs.name_of(path) not in used}
+        return await self._in_reader(partial(blobs.discard, unused))
 
     async def put_agent_version(self, version: AgentVersion) -> AgentVersion:
         await self._write(partial(operations.put_agent_version, row=rows.agent_version_row(version)))
@@ -137,6 +150,39 @@ class SqlStore(Store):
     async def claim_run(self, run_id: RunId, epoch: int) -> Run:
         await self._write(partial(operations.claim_run, run_id=run_id, epoch=epoch))
         return await self.get_run(run_id)
+
+    async def claim_runs(self, project: ProjectId, epoch: int) -> list[Run]:
+        claimed = await self._write(partial(operations.claim_runs, project=project, epoch=epoch))
+        read = partial(reading.find_runs, run_ids=claimed, read_blob=self._database.blobs.get)
+        return await self._read(read)
+
+    async def import_run(
+        self,
+        run: Run,
+        version: AgentVersion,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event],
+        effects: Sequence[Effect],
+        epoch: int,
+    ) -> Run:
+        run = structs.replace(run, lease_epoch=epoch, agent_version=version.id)
+        row, spills = rows.run_row(run)
+        parts = {
+            tables.attempts: [rows.attempt_row(attempt) for attempt in _of_run(run.run_id, attempts)],
+            tables.events: rows.event_rows(_of_run(run.run_id, events), spills),
+            tables.effects: [rows.effect_row(effect, spills) for effect in _of_run(run.run_id, effects)],
+        }
+        operation = partial(
+            operations.import_run,
+            project=run.project,
+            epoch=epoch,
+            row=row,
+            labels=rows.label_rows(run.run_id, run.labels),
+            version=rows.agent_version_row(version),
+            parts=parts,
+        )
+        kept = await self._write(operation, spills)
+        return run if kept == run.run_id else await self.get_run(kept)
 
     async def update_run(self, run_id: RunId, epoch: int, **changes: Unpack[RunChanges]) -> None:
         row, spills = rows.changes_row(changes)
@@ -179,6 +225,29 @@ class SqlStore(Store):
         )
         await self._write(operation, spills)
 
+    async def void_effects(
+        self,
+        run_id: RunId,
+        epoch: int,
+        above: int,
+        changes: RunChanges | None = None,
+        events: Sequence[Event] = (),
+        only: Sequence[int] | None = None,
+    ) -> int:
+        changes = changes or {}
+        row, spills = rows.changes_row(changes)
+        operation = partial(
+            operations.void_effects,
+            run_id=run_id,
+            epoch=epoch,
+            above=above,
+            only=only,
+            changes=row,
+            labels=_labels(run_id, changes),
+            rows=rows.event_rows(_of_run(run_id, events), spills),
+        )
+        return await self._write(operation, spills)
+
     async def finish_run(
         self,
         run_id: RunId,
@@ -207,6 +276,12 @@ class SqlStore(Store):
     async def get_run(self, run_id: RunId) -> Run:
         return await self._read(partial(reading.get_run, run_id=run_id, read_blob=self._database.blobs.get))
 
+    async def find_submitted(self, project: ProjectId, submit_key: str) -> Run | None:
+        read_blob = self._database.blobs.get
+        return await self._read(
+            partial(reading.find_submitted, project=project, submit_key=submit_key, read_blob=read_blob)
+        )
+
     async def list_runs(
         self,
         project: ProjectId,
@@ -215,6 +290,7 @@ class SqlStore(Store):
         agent: str | None = None,
         framework: str | None = None,
         labels: Mapping[str, str] | None = None,
+        thread: str | None = None,
         before: str | None = None,
         limit: int = 50,
     ) -> tuple[list[Run], str | None]:
@@ -226,6 +302,7 @@ class SqlStore(Store):
             agent=agent,
             framework=framework,
             labels=labels,
+            thread=thread,
             before=before,
             limit=limit,
         )
@@ -239,18 +316,28 @@ class SqlStore(Store):
         return await self._read(partial(reading.list_attempts, run_id=run_id))
 
     async def list_events(
-        self, run_id: RunId, after: int = 0, limit: int = 1000, kinds: Collection[str] | None = None
+        self, run_id: RunId, after: int = 0, limit: int | None = 1000, kinds: Collection[str] | None = None
     ) -> list[Event]:
         read_blob = self._database.blobs.get
         return await self._read(
             partial(reading.list_events, run_id=run_id, after=after, limit=limit, kinds=kinds, read_blob=read_blob)
         )
 
-    async def list_effects(self, run_id: RunId, after: int = -1, limit: int = 1000) -> list[Effect]:
-        read_blob = self._database.blobs.get
-        return await self._read(
-            partial(reading.list_effects, run_id=run_id, after=after, limit=limit, read_blob=read_blob)
+    async def last_seq(self, run_id: RunId) -> int:
+        return await self._read(partial(reading.last_seq, run_id=run_id))
+
+    async def list_effects(
+        self, run_id: RunId, after: int = -1, limit: int | None = 1000, *, voided: bool = False
+    ) -> list[Effect]:
+        read = partial(
+            reading.list_effects,
+            run_id=run_id,
+            after=after,
+            limit=limit,
+            voided=voided,
+            read_blob=self._database.blobs.get,
         )
+        return await self._read(read)
 
     # Threads
 
@@ -262,8 +349,11 @@ class SqlStore(Store):
         thread, first = await self._write(operation, spills)
         return [ThreadMessage(thread, seq, run_id, message, at) for seq, message in enumerate(messages, first)]
 
+    async def remove_messages(self, run_id: RunId, epoch: int) -> int:
+        return await self._write(partial(operations.remove_messages, run_id=run_id, epoch=epoch))
+
     async def list_messages(
-        self, project: ProjectId, thread: str, after: int = 0, limit: int = 1000
+        self, project: ProjectId, thread: str, after: int = 0, limit: int | None = 1000
     ) -> list[ThreadMessage]:
         read = partial(
             reading.list_messages,
@@ -282,13 +372,33 @@ class SqlStore(Store):
         operation = partial(operations.delete_thread, project=project, thread=thread, epoch=epoch)
         return await self._write(operation)
 
+    # The response cache
+
+    async def cached_response(self, project: ProjectId, key: str, now: float) -> bytes | None:
+        read_blob = self._database.blobs.get
+        return await self._read(
+            partial(reading.cached_response, project=project, key=key, now=now, read_blob=read_blob)
+        )
+
+    async def cache_response(
+        self, project: ProjectId, key: str, response: bytes, created_at: float, expires_at: float | None
+    ) -> None:
+        row, spills = rows.response_row(project, key, response, created_at, expires_at)
+        await self._write(partial(operations.cache_response, row=row), spills)
+
+    async def prune_responses(self, project: ProjectId, now: float) -> int:
+        return await self._write(partial(operations.prune_responses, project=project, now=now))
+
+    async def clear_responses(self, project: ProjectId) -> int:
+        return await self._write(partial(operations.clear_responses, project=project))
+
 
 def _labels(run_id: RunId, changes: RunChanges) -> list[Row] | None:
     return rows.label_rows(run_id, changes["labels"]) if "labels" in changes else None
 
 
-def _of_run(run_id: RunId, events: Sequence[Event]) -> Sequence[Event]:
+def _of_run(run_id: RunId, parts: Sequence[Part]) -> Sequence[Part]:
     # The fence is checked for this run only, so nothing of another one may slip through with it.
-    if any(event.run_id != run_id for event in events):
-        raise ValueError(f"These events are not all of the run `{run_id}`.")
-    return events
+    if any(part.run_id != run_id for part in parts):
+        raise ValueError(f"These parts are not all of the run `{run_id}`.")
+    return parts

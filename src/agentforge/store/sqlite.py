@@ -20,7 +20,7 @@ from agentforge.errors.store import (
     StoreLocked,
     StoreReadOnly,
 )
-from agentforge.store.blobs import FileBlobs
+from agentforge.store.blobs import FileBlobs, make_folder
 from agentforge.store.database import Database
 from agentforge.store.schema import upgrade
 from agentforge.store.sql import SqlStore
@@ -52,7 +52,8 @@ class SqliteDatabase(Database):
     ) -> None:
         self.path = path
         self.readers = readers
-        self.blobs = FileBlobs(path.parent / "blobs", durable=durability == "full")
+        self._durable = durability == "full"
+        self.blobs = FileBlobs(path.parent / "blobs", durable=self._durable)
         self._synchronous = _SYNCHRONOUS[durability]
         self._busy_timeout_s = busy_timeout_s
         self.engine: Engine = create_engine(
@@ -100,14 +101,11 @@ class SqliteDatabase(Database):
 
     def _create(self) -> None:
         # What agents say is private, so the files are from the first moment on; SQLite's own inherit the mode.
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.path.parent, durable=self._durable)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
 
     def _connect(self) -> sqlite3.Connection:
-        # No isolation level: the driver would otherwise begin transactions of its own, and not all of them.
-        connection = sqlite3.connect(
-            self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
-        )
+        connection = self._driver()
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -116,6 +114,10 @@ class SqliteDatabase(Database):
             connection.close()
             raise
         return connection
+
+    def _driver(self) -> sqlite3.Connection:
+        # No isolation level: the driver would otherwise begin transactions of its own, and not all of them.
+        return sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False)
 
     def _migrate(self, connection: Connection) -> None:
         connection.exec_driver_sql(self.begin)

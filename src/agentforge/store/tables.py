@@ -29,6 +29,7 @@ __all__ = [
     "events",
     "metadata",
     "projects",
+    "responses",
     "run_labels",
     "runs",
     "thread_messages",
@@ -54,6 +55,7 @@ projects = Table(
     Column("created_at", Double, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("holder", Text, nullable=False),
+    Column("renewed_at", Double, nullable=False, server_default="0"),
 )
 
 agent_versions = Table(
@@ -157,6 +159,7 @@ effects = Table(
     Column("cost_usd", Double),
     Column("started_at", Double, nullable=False),
     Column("duration_ms", Double, nullable=False),
+    Column("voided", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("run_id", "position"),
 )
 
@@ -173,4 +176,17 @@ thread_messages = Table(
     Column("at", Double, nullable=False),
     PrimaryKeyConstraint("project", "thread", "seq"),
     ForeignKeyConstraint(["project"], ["projects.project"]),
+)
+
+# A cache and no record: it refers to nothing, and anybody may empty it.
+responses = Table(
+    "responses",
+    metadata,
+    Column("project", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("response", LargeBinary),
+    Column("response_blob", Digest),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    PrimaryKeyConstraint("project", "key"),
 )

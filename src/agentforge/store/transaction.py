@@ -99,6 +99,11 @@ class Transaction:
         self._statements.compile(clause).execute(self._cursor, parameters)
         return self._cursor.fetchone()
 
+    def fetch_all(self, clause: ClauseElement, parameters: Row) -> Sequence[tuple[Json, ...]]:
+        """Return the rows of a SELECT."""
+        self._statements.compile(clause).execute(self._cursor, parameters)
+        return self._cursor.fetchall()
+
     def execute(self, clause: ClauseElement, parameters: Row) -> int:
         """Run a statement now and return how many rows it touched."""
         self.writes += 1

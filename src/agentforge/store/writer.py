@@ -8,7 +8,8 @@ every operation runs again behind a savepoint of its own, in the same order.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -29,6 +30,9 @@ T = TypeVar("T")
 Operation: TypeAlias = Callable[[Transaction], T]
 BATCH_LIMIT = 512
 """Operations of one transaction; bounds how long the first of them waits for the last."""
+
+SPILLERS = 8
+"""Blobs of one transaction that are written at once."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,6 +63,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._connection: DBAPIConnection = database.writer_connection()
         self._cursor: DBAPICursor = self._connection.cursor()
+        self._spillers = ThreadPoolExecutor(SPILLERS, "agentforge-store-blobs")
         self._thread = Thread(target=self._work, name="agentforge-store-writer", daemon=True)
         self._open = True
         self._thread.start()
@@ -76,6 +81,7 @@ class Writer:
         self._open = False
         self._entries.put(None)
         await asyncio.to_thread(self._thread.join)
+        self._spillers.shutdown()
 
     # In the thread
 
@@ -106,11 +112,12 @@ class Writer:
 
     def _commit(self, entries: Sequence[_Entry[Any]]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
-        ready = [entry for entry in entries if self._spill(entry, outcomes)]
-        if not ready:
-            return outcomes
+        ready = list(entries)
         try:
-            return outcomes + self._try(ready)
+            outcomes = self._spill(entries)
+            failed = {id(outcome.entry) for outcome in outcomes}
+            ready = [entry for entry in entries if id(entry) not in failed]
+            return outcomes + (self._try(ready) if ready else [])
         except Exception as error:
             return outcomes + [_Outcome(entry, error=self._translate(error)) for entry in ready]
 
@@ -122,15 +129,21 @@ class Writer:
                 raise
         return self._in_transaction(entries, self._apart)
 
-    def _spill(self, entry: _Entry[Any], outcomes: list[_Outcome]) -> bool:
+    def _spill(self, entries: Sequence[_Entry[Any]]) -> list[_Outcome]:
         # Files are written before the transaction begins: nobody waits for the database's lock meanwhile.
+        # Many go side by side, because each may wait for the disk, and then all wait at once.
+        spilling = [entry for entry in entries if entry.spills]
+        apply = map if len(spilling) < 2 else self._spillers.map
+        outcomes: Iterable[_Outcome | None] = apply(self._put, spilling)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _put(self, entry: _Entry[Any]) -> _Outcome | None:
         try:
             for spill in entry.spills:
                 spill.row[f"{spill.column}_blob"] = self._database.blobs.put(spill.data)
         except OSError as error:
-            outcomes.append(_Outcome(entry, error=StoreFailed(f"A blob cannot be written: {error}.")))
-            return False
-        return True
+            return _Outcome(entry, error=StoreFailed(f"A blob cannot be written: {error}."))
+        return None
 
     def _in_transaction(
         self, entries: Sequence[_Entry[Any]], body: Callable[[Sequence[_Entry[Any]]], list[_Outcome]]
