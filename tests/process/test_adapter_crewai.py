@@ -1,11 +1,138 @@
-"""The CrewAI adapter."""
+"""The CrewAI adapter: the suite, and a user's own crew with tools of its own."""
+
+from pathlib import Path
 
 import pytest
 
 from agentforge_conformance.adapter import AdapterSuite
+from agentforge_conformance.lab import Lab
+from agentforge_conformance.scripted_model import CalledTool, Step
+from agentforge_worker.wire import ErrorCode
+
+OWN_TOOLS = """
+from pathlib import Path
+
+from crewai import Agent, Crew, Flow, LLM, Task
+from crewai.flow.flow import start
+from crewai.tools import BaseTool, tool
+
+from agentforge_worker.adapter import current_run
+
+
+def note(n):
+    with Path(__file__).with_name("called").open("a") as file:
+        file.write(f"{n} ")
+
+
+@tool
+def plain(n: int) -> int:
+    "Plain."
+    note(n)
+    return n
+
+
+@tool
+def fails(n: int) -> str:
+    "Fails."
+    note(n)
+    raise ValueError(f"no {n}")
+
+
+class Other(BaseTool):
+    name: str = "other"
+    description: str = "Other."
+
+    def _run(self, n: int) -> dict:
+        note(n)
+        return {"n": n}
+
+
+@tool
+def confirm(n: int) -> str:
+    "Confirm."
+    run = current_run()
+    return run.wait(run.ask(f"Sure of {n}?"))
+
+
+def agent():
+    tools = [plain, fails, Other(), confirm]
+    return Agent(role="r", goal="g", backstory="b", llm=LLM(model="own", provider="openai"), tools=tools)
+
+
+def crew():
+    agents = [agent()]
+    return Crew(agents=agents, tasks=[Task(description="{input}", expected_output="o", agent=agents[0])])
+
+
+class MyFlow(Flow):
+    @start()
+    def only(self):
+        return crew().kickoff(inputs={"input": "Go."}).raw
+
+
+def flow():
+    return MyFlow()
+"""
 
 
 @pytest.mark.framework("crewai")
 class TestCrewAI(AdapterSuite):
     reference = "crewai"
     unlike_native = frozenset({"headers.user-agent", "headers.x-stainless-async"})
+
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+    @pytest.mark.parametrize("made_by", ["crew", "agent", "flow"])
+    async def test_a_users_own_tools_are_called_once_in_all_attempts(
+        self, lab: Lab, tmp_path: Path, stream: bool, made_by: str
+    ) -> None:
+        """What they return, and what they raise, is told to the model in the same words both times."""
+        module = f"crew_own_{made_by}_{stream}"
+        (tmp_path / f"{module}.py").write_text(OWN_TOOLS)
+        agent = await lab.open_native(tmp_path, f"{module}:{made_by}")
+        calls = [CalledTool(name, {"n": n}, f"call_{n}") for n, name in enumerate(["plain", "fails", "other"])]
+        steps = [Step(calls=calls), Step(calls=calls[:1]), Step(text="end")]
+        lab.model.script("own", *steps, per="conversation")
+        first = await lab.run(agent, stream=stream)
+        recorded = sorted((call.name, call.arguments) for call in [*calls, calls[0]])
+        assert sorted(first.own_tool_calls) == recorded
+        again = lab.trial.prepare_again(first)
+        await lab.run(agent, run=again, stream=stream)
+        assert sorted(again.own_tool_calls) == recorded
+        assert [r.body for r in lab.requests(again)] == [r.body for r in lab.requests(first)]
+        told = [m["content"] for m in lab.requests(again)[1].json["messages"] if m["role"] == "tool"]
+        assert [part in text for part, text in zip(["0", "no 1", "{'n': 2}"], told, strict=True)] == [True] * 3
+        assert again.result is not None
+        assert "end" in again.result["output"]
+        called = (tmp_path / "called").read_text().split()
+        assert sorted(called) in (["0", "1", "2"], ["0", "0", "1", "2"])  # CrewAI keeps results of equal calls
+
+    async def test_a_users_own_tool_that_asks_a_human_leaves_the_run_and_is_called_again(
+        self, lab: Lab, tmp_path: Path
+    ) -> None:
+        (tmp_path / "crew_asking.py").write_text(OWN_TOOLS)
+        agent = await lab.open_native(tmp_path, "crew_asking:crew")
+        steps = [Step(calls=[CalledTool("confirm", {"n": 5})]), Step(text="It said {tool}.")]
+        lab.model.script("own", *steps, per="conversation")
+        run = lab.trial.prepare()
+        assert (await lab.fail(agent, run=run)).code == ErrorCode.CANCELLED
+        assert len(lab.requests(run)) == 1
+        lab.trial.answers["Sure of 5?"] = "yes"
+        again = await lab.run(agent, run=lab.trial.prepare_again(run))
+        assert again.result is not None
+        assert again.result["output"] == "It said yes."
+
+    async def test_a_users_own_agent_knows_the_conversation_and_a_crew_is_said_not_to(
+        self, lab: Lab, tmp_path: Path
+    ) -> None:
+        (tmp_path / "crew_thread.py").write_text(OWN_TOOLS)
+        lab.model.script("own", Step(text="end"))
+        thread = [{"role": "user", "content": "I am Ada."}, {"role": "assistant", "content": "Hello Ada!"}]
+        run = await lab.run(await lab.open_native(tmp_path, "crew_thread:agent"), "Who am I?", messages=thread)
+        asked = [m for m in lab.requests(run)[0].json["messages"] if m["role"] != "system"]
+        assert [m["role"] for m in asked] == ["user", "assistant", "user"]
+        assert all(
+            text in m["content"] for m, text in zip(asked, ["I am Ada.", "Hello Ada!", "Who am I?"], strict=True)
+        )
+        assert run.warnings == []
+        run = await lab.run(await lab.open_native(tmp_path, "crew_thread:crew"), "Who am I?", messages=thread)
+        assert len(run.warnings) == 1

@@ -13,6 +13,7 @@ from agentforge_conformance.adapter import AdapterSuite
 from agentforge_conformance.fidelity import compare, readable
 from agentforge_conformance.lab import SAMPLE_SETTINGS, Lab, run_native
 from agentforge_conformance.scripted_model import CalledTool, ScriptedModel, Step
+from agentforge_worker.wire import ErrorCode
 
 
 @pytest.mark.framework("pydantic-ai")
@@ -137,7 +138,98 @@ class TestPydanticAI(AdapterSuite):
         run = await lab.run("typed")
         assert result(run)["output"] == {"total": 2, "day": "2026-11-01"}
 
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+    async def test_a_users_own_tools_are_called_once_in_all_attempts(
+        self, lab: Lab, tmp_path: Path, stream: bool
+    ) -> None:
+        """What they return, and what they raise for the model to hear, is the same to the model both times."""
+        module = f"own_{stream}"
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(OWN_TOOLS))
+        agent = await lab.open_native(tmp_path, f"{module}:agent")
+        calls = [
+            CalledTool(name, {"n": n}, f"call_{n}")
+            for n, name in enumerate(["plain", "typed", "rich", "again", "fails"])
+        ]
+        steps = [Step(calls=calls[:3]), Step(calls=calls[3:]), Step(calls=[calls[0]]), Step(text="end")]
+        lab.model.script("own", *steps, per="conversation")
+        first = await lab.run(agent, stream=stream)
+        assert sorted(first.own_tool_calls) == sorted((c.name, c.arguments) for c in [*calls, calls[0]])
+        assert first.journal['typed {"n": 1} 0']["value"] == {"total": 1, "day": "2026-11-01"}
+        again = lab.trial.prepare_again(first)
+        await lab.run(agent, run=again, stream=stream)
+        assert again.own_tool_calls == first.own_tool_calls
+        assert [r.body for r in lab.requests(again)] == [r.body for r in lab.requests(first)]
+        told = [m["content"] for m in lab.requests(again)[-1].json["messages"] if m["role"] == "tool"]
+        assert [part in text for part, text in zip(["0", "2026-11-01", "the answer"], told, strict=False)] == [True] * 3
+        assert "try 3 again" in told[3]
+        assert "no luck" in told[4]
+        assert (tmp_path / "called").read_text().split() == ["0", "1", "2", "3", "4", "0"]
 
+    async def test_a_users_own_tool_that_asks_a_human_leaves_the_run_and_is_called_again(
+        self, lab: Lab, tmp_path: Path
+    ) -> None:
+        (tmp_path / "asking.py").write_text(textwrap.dedent(OWN_TOOLS))
+        agent = await lab.open_native(tmp_path, "asking:agent")
+        steps = [Step(calls=[CalledTool("confirm", {"n": 5})]), Step(text="It said {tool}.")]
+        lab.model.script("own", *steps, per="conversation")
+        run = lab.trial.prepare()
+        assert (await lab.fail(agent, run=run)).code == ErrorCode.CANCELLED
+        assert len(lab.requests(run)) == 1
+        assert [method for method, _ in run.asked] == ["question.ask"]
+        lab.trial.answers["Sure of 5?"] = "yes"
+        again = await lab.run(agent, run=lab.trial.prepare_again(run))
+        assert result(again)["output"] == "It said yes."
+
+
+OWN_TOOLS = """
+    import datetime
+    from pathlib import Path
+
+    from pydantic import BaseModel
+    from pydantic_ai import Agent, ModelRetry, ToolReturn
+    from pydantic_ai.exceptions import ToolFailed
+
+    from agentforge_worker.adapter import current_run
+
+    agent = Agent("openai-chat:own", name="mine", instructions="Use the tools.")
+
+    def note(n):
+        with Path(__file__).with_name("called").open("a") as file:
+            file.write(f"{n} ")
+
+    class Sum(BaseModel):
+        total: int
+        day: datetime.date = datetime.date(2026, 11, 1)
+
+    @agent.tool_plain
+    def plain(n: int) -> int:
+        note(n)
+        return n
+
+    @agent.tool_plain(sequential=True)
+    def typed(n: int) -> Sum:
+        note(n)
+        return Sum(total=n)
+
+    @agent.tool_plain(sequential=True)
+    def rich(n: int) -> ToolReturn:
+        note(n)
+        return ToolReturn({"is": "the answer"}, content="and more", metadata={"n": n})
+
+    @agent.tool_plain(sequential=True)
+    def again(n: int) -> str:
+        note(n)
+        raise ModelRetry(f"try {n} again")
+
+    @agent.tool_plain(sequential=True)
+    async def fails(n: int) -> str:
+        note(n)
+        raise ToolFailed("no luck")
+
+    @agent.tool_plain
+    async def confirm(n: int) -> str:
+        return await current_run().ask(f"Sure of {n}?")
+"""
 TYPED = """
     import datetime
 

@@ -95,6 +95,13 @@ RED = {
     "test_several_runs_of_an_agent_make_the_same_requests",
     "test_a_fresh_worker_makes_the_same_requests_byte_for_byte",
     "test_a_run_streams_its_model_requests_when_it_is_watched[True]",
+    *(
+        f"test_a_conversation_taken_over_goes_on_from_its_last_message[{way}-{end}]"
+        for way in ("plain", "streamed")
+        for end in ("question", "tool result", "later question")
+    ),
+    "test_calls_that_a_conversation_taken_over_ends_with_are_made_first",
+    "test_the_messages_of_a_run_are_a_conversation_to_go_on_from",
     "test_an_earlier_conversation_is_known",
     "test_structured_output_is_the_output[alone]",
     "test_structured_output_is_the_output[after a tool]",

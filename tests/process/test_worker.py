@@ -11,19 +11,17 @@ import textwrap
 import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentforge.errors.workers import HandshakeFailed, WorkerDied, WorkerSilent, WorkerStartFailed
-from agentforge.workers import AdapterCode, Handlers, Worker, WorkerSpec, WorkerTimeouts, worker_zip
+from agentforge.workers import worker_zip
 from agentforge.workers.launch import launch
 from agentforge_worker.wire import PROTOCOL_VERSION, ErrorCode, Method, Peer, RpcError, receive_preamble
 
-OLDEST, NEWEST = (3, 8), (3, 13)
+from .worker_world import Host, portable, pythons, runs, version
 
 ADAPTER = """
 import asyncio, os, subprocess, sys, threading, time
@@ -162,99 +160,11 @@ def leave():
 """
 
 
-def pythons() -> list[Path]:
-    """The interpreters that pyenv has, one of each minor version, or this one alone."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = {version(path): path for path in sorted(root.glob("3.*/bin/python"))}
-    return [path for minor, path in sorted(found.items()) if OLDEST <= minor <= NEWEST] or [Path(sys.executable)]
-
-
-def version(python: Path) -> tuple[int, ...]:
-    said = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, check=True)
-    return tuple(map(int, said.stdout.split()))
-
-
-@cache
-def runs(python: Path) -> bool:
-    """Whether the interpreter was built with what any Python has."""
-    return subprocess.run([python, "-c", "import asyncio, ssl, sqlite3"], capture_output=True).returncode == 0
-
-
 @pytest.fixture(params=pythons(), ids=lambda path: path.parent.parent.name)
 def python(request: pytest.FixtureRequest) -> Path:
     if not runs(request.param):
         pytest.skip("this Python was built without ssl or sqlite3")
     return Path(request.param)
-
-
-@dataclass
-class Host:
-    """What a worker's host would hear of it."""
-
-    folder: Path
-    logs: list[tuple[str | None, str, str]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def spec(self, python: Path, adapter: str, **variables: str) -> WorkerSpec:
-        code = AdapterCode(self.folder / "adapter", "adapter", adapter)
-        variables["FRAMEWORK"] = str(self.folder / "site")
-        return WorkerSpec("agent", "env", python, "version", code, variables, label="test")
-
-    @contextlib.asynccontextmanager
-    async def worker(
-        self, python: Path = Path(sys.executable), adapter: str = "Loop", **timeouts: float
-    ) -> AsyncIterator[Worker]:
-        worker = await Worker.start(
-            "w1",
-            self.spec(python, adapter, GIVEN="yes"),
-            pyz=worker_zip(self.folder / "zip"),
-            folder=self.folder / "worker",
-            handlers=Handlers(self._double, self._event, self._log, self._event),
-            timeouts=WorkerTimeouts(**timeouts),
-        )
-        try:
-            yield worker
-        finally:
-            await worker.stop()
-
-    async def run(self, worker: Worker, what: Any, run_id: str = "r1", agent: dict[str, Any] | None = None) -> Any:
-        await worker.call(Method.AGENT_OPEN, agent or portable())
-        return await self.start(worker, what, run_id, agent["agent_id"] if agent else "a")
-
-    async def start(self, worker: Worker, what: Any, run_id: str, agent_id: str = "a") -> Any:
-        workspace = self.folder / f"workspace-{run_id}"
-        workspace.mkdir(exist_ok=True)
-        return await worker.call(
-            Method.RUN_START,
-            {
-                "run_id": run_id,
-                "agent_id": agent_id,
-                "token": f"token-{run_id}",
-                "workspace": str(workspace),
-                "input": what,
-            },
-        )
-
-    async def hears(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                self.news.clear()
-                await self.news.wait()
-
-    def lines(self, run_id: str | None) -> list[str]:
-        return [text for run, _, text in self.logs if run == run_id]
-
-    async def _double(self, worker: Worker, params: dict[str, Any]) -> Any:
-        return {"value": params["arguments"]["n"] * 2}
-
-    def _event(self, worker: Worker, params: dict[str, Any]) -> None:
-        self.events.append(params)
-        self.news.set()
-
-    def _log(self, worker: Worker, params: dict[str, Any]) -> None:
-        self.logs.append((params["run_id"], params["stream"], params["text"]))
-        self.news.set()
 
 
 @pytest.fixture
@@ -264,10 +174,6 @@ def host(tmp_path: Path) -> Host:
         path.parent.mkdir()
         path.write_text(text)
     return Host(tmp_path)
-
-
-def portable(agent_id: str = "a", instructions: str = "help") -> dict[str, Any]:
-    return {"agent_id": agent_id, "spec": {"name": "tester", "instructions": instructions, "model": "m"}}
 
 
 def failure(caught: pytest.ExceptionInfo[RpcError]) -> dict[str, Any]:
@@ -580,7 +486,7 @@ def introduction(host: Host, **changes: Any) -> dict[str, Any]:
 
 async def test_another_major_version_is_refused_and_a_later_minor_accepted(host: Host) -> None:
     async with raw(host) as (peer, _):
-        with pytest.raises(RpcError, match=r"protocol 2\.0 is not spoken here, but 1\.0") as caught:
+        with pytest.raises(RpcError, match=rf"protocol 2\.0 is not spoken here, but {PROTOCOL_VERSION}") as caught:
             await peer.call(Method.INITIALIZE, introduction(host, protocol_version="2.0"))
         assert caught.value.code == ErrorCode.INVALID_REQUEST
         answer = await peer.call(Method.INITIALIZE, introduction(host, protocol_version="1.9", later="ignored"))

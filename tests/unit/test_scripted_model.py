@@ -68,6 +68,14 @@ async def test_it_calls_the_first_tool_then_tells_what_the_tool_said(ask: Asking
     assert (await ask.message())["content"] == "FINAL: hello you"
 
 
+async def test_a_scripted_text_can_hold_what_tools_and_user_said(model: ScriptedModel, ask: Asking) -> None:
+    name = model.script("s", Step(text="{user}: last {tool}, all {tools}"))
+    more = {"role": "tool", "tool_call_id": "2", "content": "96"}
+    messages = [{"role": "user", "content": "sum"}, *RESULT, more]
+    assert (await ask.message(model=name, messages=messages))["content"] == "sum: last 96, all 412.5 96"
+    assert (await ask.message(model=name, messages=messages[:1]))["content"] == "sum: last , all "
+
+
 async def test_a_request_that_demands_a_tool_gets_one(ask: Asking) -> None:
     named = {"type": "function", "function": {"name": "final_result"}}
     for choice, messages, name in [
@@ -179,6 +187,21 @@ async def test_a_barrier_holds_answers_until_enough_requests_are_open(ask: Askin
     assert not any(task.done() for task in first)
     await asyncio.gather(*first, ask(model="barrier-3"))
     assert model.open_requests == 0
+
+
+async def test_a_gate_that_enough_requests_have_opened_stays_open(ask: Asking, model: ScriptedModel) -> None:
+    first = [asyncio.ensure_future(ask(model="gate-3")) for _ in range(2)]
+    await model.wait_for_requests(2)
+    await ask()
+    assert not any(task.done() for task in first)
+    await asyncio.gather(*first, ask(model="gate-3"))
+    await ask(model="gate-3")
+    model.reset()
+    again = asyncio.ensure_future(ask(model="gate-3"))
+    await model.wait_for_requests(1)
+    await ask()
+    assert not again.done()
+    again.cancel()
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -26,6 +26,7 @@ from agentforge_conformance.lab import (
     ADD,
     EXPLODE,
     HANG,
+    INTERRUPT,
     SAMPLE_OUTPUT,
     SAMPLE_SETTINGS,
     Lab,
@@ -51,6 +52,16 @@ _OUTPUT = {
     "required": ["total", "currency"],
     "additionalProperties": False,
 }
+_ASKED_AND_TOLD: list[dict[str, Json]] = [
+    {"role": "user", "content": "What is 20 + 22?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call-9", "name": "add", "arguments": {"a": 20, "b": 22}}],
+    },
+    {"role": "tool", "content": "42", "tool_call_id": "call-9"},
+]
+"""How a conversation begins that goes on."""
 
 
 class AdapterSuite:
@@ -212,13 +223,7 @@ class AdapterSuite:
 
     async def test_a_thread_goes_on(self, lab: Lab, needs: Callable[[str], None]) -> None:
         needs("threads")
-        call = {"id": "call-9", "name": "add", "arguments": {"a": 20, "b": 22}}
-        thread = [
-            _message("user", "What is 20 + 22?"),
-            _message("assistant", "", tool_calls=[call]),
-            _message("tool", "42", tool_call_id="call-9"),
-            _message("assistant", "It is 42."),
-        ]
+        thread = [*_ASKED_AND_TOLD, _message("assistant", "It is 42.")]
         run = await lab.run(await lab.open(model="thread"), "And doubled?", messages=thread)
         asked = [m for m in lab.requests(run)[0].json["messages"] if m["role"] not in ("system", "developer")]
         assert [m["role"] for m in asked] == ["user", "assistant", "tool", "assistant", "user"]
@@ -226,6 +231,49 @@ class AdapterSuite:
         (sent,) = asked[1]["tool_calls"]
         assert (sent["id"], sent["function"]["name"]) == ("call-9", "add")
         assert asked[2]["tool_call_id"] == "call-9"
+
+    @pytest.mark.parametrize("length", [1, 3, 5], ids=["question", "tool result", "later question"])
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+    async def test_a_conversation_taken_over_goes_on_from_its_last_message(
+        self, lab: Lab, needs: Callable[[str], None], length: int, stream: bool
+    ) -> None:
+        """A run that another framework began: nothing is said that is not in its messages."""
+        needs("tools")
+        thread = [*_ASKED_AND_TOLD, _message("assistant", "It is 42."), _message("user", "And doubled?")][:length]
+        lab.model.script("taken-over", Step(text="Taken over."))
+        run = await lab.run(await lab.open(model="taken-over"), None, messages=thread, continues=True, stream=stream)
+        assert _output(run) == "Taken over."
+        (request,) = lab.requests(run)
+        asked = [m for m in request.json["messages"] if m["role"] not in ("system", "developer")]
+        assert [m["role"] for m in asked] == [m["role"] for m in thread]
+        assert all(told["content"] in _text(sent) for sent, told in zip(asked, thread, strict=True))
+        assert run.result is not None
+        assert [(m["role"], m["content"]) for m in run.result["messages"]] == [("assistant", "Taken over.")]
+
+    async def test_calls_that_a_conversation_taken_over_ends_with_are_made_first(
+        self, lab: Lab, needs: Callable[[str], None]
+    ) -> None:
+        needs("tools")
+        run = await lab.run(await lab.open(), None, messages=_ASKED_AND_TOLD[:2], continues=True)
+        assert run.tool_calls == [("add", {"a": 20, "b": 22})]
+        asked = [m for m in lab.requests(run)[0].json["messages"] if m["role"] not in ("system", "developer")]
+        assert [m["role"] for m in asked] == ["user", "assistant", "tool"]
+        assert (asked[2]["tool_call_id"], _text(asked[2])) == ("call-9", "42")
+        assert run.result is not None
+        assert [m["role"] for m in run.result["messages"]] == ["tool", "assistant"]
+        assert _output(run) == "FINAL: tool said 42"
+
+    async def test_the_messages_of_a_run_are_a_conversation_to_go_on_from(
+        self, lab: Lab, first: TrialRun, needs: Callable[[str], None]
+    ) -> None:
+        needs("tools")
+        assert first.result is not None
+        thread = [_message("user", "How much was it?"), *first.result["messages"]]
+        run = await lab.run(await lab.open(model="thread"), "Are you sure?", messages=thread)
+        asked = [m for m in lab.requests(run)[0].json["messages"] if m["role"] not in ("system", "developer")]
+        assert [m["role"] for m in asked] == ["user", "assistant", "tool", "assistant", "user"]
+        assert asked[1]["tool_calls"][0]["id"] == asked[2]["tool_call_id"]
+        assert [_text(m) for m in asked[2:4]] == ["4", "FINAL: tool said 4"]
 
     async def test_an_earlier_conversation_is_known(self, lab: Lab) -> None:
         thread = [_message("user", "My name is Ada."), _message("assistant", "Hello Ada!")]
@@ -285,6 +333,27 @@ class AdapterSuite:
         assert _output(await lab.run(await lab.open())) == "FINAL: tool said 4"
 
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+    @pytest.mark.parametrize("others", [0, 1, 2], ids=["alone", "beside another", "between others"])
+    async def test_a_run_that_has_to_wait_in_a_tool_leaves_the_framework(
+        self, lab: Lab, needs: Callable[[str], None], stream: bool, others: int
+    ) -> None:
+        """The model hears nothing of it: the run goes on in a later attempt, as if nothing had been."""
+        needs("tools")
+        before, waits, after = (
+            CalledTool("add", {"a": 1, "b": 1}),
+            CalledTool("interrupt", {"why": "?"}),
+            CalledTool("add", {"a": 2, "b": 2}),
+        )
+        lab.model.script("waits", Step(calls=[[waits], [before, waits], [before, waits, after]][others]))
+        run = lab.trial.prepare()
+        async with asyncio.timeout(5):
+            error = await lab.fail(await lab.open(model="waits", tools=[ADD, INTERRUPT]), run=run, stream=stream)
+        assert error.code == ErrorCode.CANCELLED
+        assert [name for name, _ in run.tool_calls].count("interrupt") == 1
+        assert _output(await lab.run(await lab.open())) == "FINAL: tool said 4"
+        assert len(lab.requests(run)) == 1
+
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
     async def test_a_failed_tool_fails_the_run_with_its_own_code(
         self, lab: Lab, needs: Callable[[str], None], stream: bool
     ) -> None:
@@ -334,8 +403,11 @@ class AdapterSuite:
         """The observer prints when the framework's client connects."""
         assert any(line.startswith("connects to") for line in first.logs)
 
-    async def test_nothing_is_written_outside_home_and_workspace(self, lab: Lab, first: TrialRun) -> None:
-        own = (str(lab.trial.worker.home.parent), str(first.workspace.parent), os.devnull, "/proc/self/")
+    async def test_nothing_is_written_outside_home_and_workspace(
+        self, lab: Lab, first: TrialRun, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        tests = str(tmp_path_factory.getbasetemp())  # where tools of other tests leave their marks
+        own = (str(lab.trial.worker.home.parent), str(first.workspace.parent), os.devnull, "/proc/self/", tests)
         assert [path for path in lab.observed("write") if not path.startswith(own)] == []
 
     async def test_no_other_machine_is_spoken_to(self, lab: Lab, first: TrialRun) -> None:

@@ -21,12 +21,13 @@ from agentforge.frameworks import Release
 from agentforge.workers import AdapterCode, Trial, TrialRun, WorkerSpec
 from agentforge_conformance.scripted_model import RecordedRequest, ScriptedModel
 from agentforge_worker.tools import describe
-from agentforge_worker.wire import RpcError
+from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = [
     "ADD",
     "EXPLODE",
     "HANG",
+    "INTERRUPT",
     "SAMPLE",
     "SAMPLE_OUTPUT",
     "SAMPLE_SETTINGS",
@@ -82,7 +83,12 @@ def hang(why: str) -> str:
     raise AssertionError("the lab waits in its place")
 
 
-ADD, TOTAL_FOR, EXPLODE, HANG = (describe(tool) for tool in (add, total_for, explode, hang))
+def interrupt(why: str) -> str:
+    """Ask somebody first."""
+    raise RpcError(ErrorCode.CANCELLED, "the run waits")
+
+
+ADD, TOTAL_FOR, EXPLODE, HANG, INTERRUPT = (describe(tool) for tool in (add, total_for, explode, hang, interrupt))
 
 SAMPLE: dict[str, Json] = {
     "name": "expenses",
@@ -192,6 +198,7 @@ async def open_lab(release: Release, python: Path, variables: Mapping[str, str] 
             await asyncio.Event().wait()
 
         tools = {"add": _body(add), "total_for": _body(total_for), "explode": _body(explode), "hang": wait}
+        tools["interrupt"] = _body(interrupt)
         trial = await stack.enter_async_context(Trial(spec, model.base_url, tools))
         yield Lab(model, trial, folder / "seen.jsonl", hanging)
 

@@ -30,11 +30,13 @@ from typing import (
 )
 
 __all__ = [
+    "MISSING",
     "Adapter",
     "AgentCard",
     "AgentSpec",
     "BuildContext",
     "Cancelled",
+    "EffectFailed",
     "Gateway",
     "Message",
     "Probe",
@@ -43,6 +45,7 @@ __all__ = [
     "Source",
     "Start",
     "StepLimitReached",
+    "ToolCall",
     "ToolFailed",
     "ToolSpec",
     "current_run",
@@ -53,8 +56,21 @@ Json = Any
 """A value that JSON can hold."""
 
 
-class Cancelled(Exception):
-    """The run was cancelled; raised by `RunContext.check` and by every effect after the cancellation."""
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
+"""Stands for a default that was not given, where None is one."""
+
+
+class Cancelled(asyncio.CancelledError):
+    """The run is to leave the framework: it was cancelled, or it waits for a human and goes on in a later attempt.
+
+    Raised by `RunContext.check` and by every effect from then on. Like asyncio's own cancellation it is no
+    `Exception`: code that tells the model of whatever a tool raises lets it pass.
+    """
 
 
 class StepLimitReached(Exception):
@@ -139,6 +155,9 @@ class Start:
     """The thread so far, oldest first, without the input."""
     stream: bool = False
     """The caller watches tokens: use the framework's streaming if it has one."""
+    continues: bool = False
+    """There is no new input: the conversation goes on from the last of `messages`. Set when a run that another
+    framework began is taken over."""
 
     @property
     def text(self) -> str:
@@ -205,11 +224,16 @@ class RunContext(ABC):
     """
 
     run_id: str
+    attempt: int
+    """Which try of the run this is, from 1. A later one repeats what the journal knows and goes on from there."""
     token: str
     workspace: str
     """Folder of this run, kept across attempts. It is the working directory only where runs go one at a time."""
     gateway: Gateway
     spec: Optional[AgentSpec]
+    """The portable agent that runs; None for a native one."""
+    request: Start
+    """What the run was asked."""
 
     @abstractmethod
     def emit(self, kind: str, data: Mapping[str, Json]) -> None:
@@ -231,12 +255,91 @@ class RunContext(ABC):
         """
 
     @abstractmethod
+    def tool_effect(
+        self,
+        name: str,
+        arguments: Mapping[str, Json],
+        call: Callable[..., Any],
+        *,
+        idempotent: bool = False,
+    ) -> Awaitable[Json]:
+        """Call a tool of the agent's own, once: a later attempt is given what it returned or raised.
+
+        `call` is a coroutine function, or a plain one that runs in a thread; it takes no arguments, or the
+        `idempotency_key` alone. What it returns is kept, and returned, as a JSON value. `idempotent`: it may be
+        called again when the worker died while it ran; without that the run then waits for a human.
+        Raises what `call` raises; in a later attempt an exception of the same class where it can be made again,
+        else `ToolFailed`.
+        """
+
+    @abstractmethod
+    def begin_tool(
+        self, name: str, arguments: Mapping[str, Json], *, idempotent: bool = False
+    ) -> "Awaitable[ToolCall]":
+        """Do the first half of `tool_effect`: for a framework that tells before and after a call, and not around it."""
+
+    @abstractmethod
+    def tool_effect_blocking(
+        self,
+        name: str,
+        arguments: Mapping[str, Json],
+        call: Callable[..., Any],
+        *,
+        idempotent: bool = False,
+    ) -> Json:
+        """Do as `tool_effect` from a thread that is not the loop's; `call` is a plain function and runs right there."""
+
+    @abstractmethod
+    def ask(
+        self,
+        question: str,
+        *,
+        options: Optional[Sequence[Json]] = None,
+        schema: Optional[Mapping[str, Json]] = None,
+        timeout_s: Optional[float] = None,
+        default: Json = MISSING,
+    ) -> Awaitable[Json]:
+        """Ask a human, and return the answer; the run holds no worker meanwhile (see `Cancelled`).
+
+        `options` are the answers to choose from, `schema` the JSON Schema of one. An unanswered question ends after
+        `timeout_s`: with `default`, else by `EffectFailed`.
+        """
+
+    @abstractmethod
+    def now(self) -> Awaitable[float]:
+        """Return the time, in seconds since 1970: the same in every attempt."""
+
+    @abstractmethod
+    def random(self) -> Awaitable[float]:
+        """Return a random number from 0.0 up to but not 1.0: the same in every attempt."""
+
+    @abstractmethod
+    def checkpoint(self, name: str) -> Awaitable[None]:
+        """Give this place in the run a name, to fork from or to go back to."""
+
+    @abstractmethod
+    def run_agent(
+        self,
+        agent: Union[str, Mapping[str, Json]],
+        input: Json,
+        *,
+        on: Optional[str] = None,
+        model: Optional[str] = None,
+        timeout_s: Optional[float] = None,
+    ) -> Awaitable[Dict[str, Json]]:
+        """Run another agent as a run of its own, and return its result object (`status` and `output` among others).
+
+        `agent` is the path of an agent file, from this agent's own folder, or what such a file says; `on` names a
+        framework. Raises EffectFailed when it can't be started.
+        """
+
+    @abstractmethod
     def warn(self, message: str) -> None:
         """Tell the user that something asked for can't be done here (a setting the framework lacks)."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raise `Cancelled` if the run was cancelled. Call it between the steps of a blocking loop."""
+        """Raise `Cancelled` if the run is to end. Call it between the steps of a blocking loop."""
 
     @abstractmethod
     def wait(self, awaitable: "Awaitable[Any]") -> Any:
@@ -258,13 +361,43 @@ class StepScope(ABC):
     def __exit__(self, *exc: Any) -> None: ...
 
 
-class ToolFailed(Exception):
-    """A tool call that did not succeed. `code` is the AF code, `text` what a model may be told."""
+class ToolCall(ABC):
+    """A call of a tool of the agent's own that is to be made, or was in an earlier attempt."""
 
-    def __init__(self, code: str, text: str) -> None:
+    recorded: bool
+    """Whether it was made already, and must not be made again."""
+    idempotency_key: Optional[str]
+    """By which whatever the tool calls can know a repetition."""
+
+    @abstractmethod
+    def result(self) -> Json:
+        """Return what a recorded call returned, or raise what it raised."""
+
+    @abstractmethod
+    def returned(self, value: Json) -> Awaitable[Json]:
+        """Record what the call returned; gives the value as JSON has it."""
+
+    @abstractmethod
+    def raised(self, error: BaseException) -> Awaitable[None]:
+        """Record what the call raised. One that the end of the run interrupts stays open: how it ended is unknown."""
+
+
+class EffectFailed(Exception):
+    """The host could not do what it was asked. `code` is the AF code, `text` says why."""
+
+    def __init__(self, code: str, text: str, hint: str = "", origin: str = "host") -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.hint = hint
+        self.origin = origin
+
+
+class ToolFailed(EffectFailed):
+    """A tool call that did not succeed. `code` is the AF code, `text` what a model may be told."""
+
+    def __init__(self, code: str, text: str, hint: str = "") -> None:
+        super().__init__(code, text, hint, "tool")
 
 
 @dataclass(frozen=True)
@@ -284,6 +417,18 @@ class BuildContext:
         """Call a tool for the current run from a thread that is not the loop's."""
         run = current_run()
         return run.wait(run.call_tool(name, arguments))
+
+    async def tool_effect(
+        self, name: str, arguments: Mapping[str, Json], call: Callable[..., Any], *, idempotent: bool = False
+    ) -> Json:
+        """Call a tool of the agent's own for the current run: what a framework's hook for tools does."""
+        return await current_run().tool_effect(name, arguments, call, idempotent=idempotent)
+
+    def tool_effect_blocking(
+        self, name: str, arguments: Mapping[str, Json], call: Callable[..., Any], *, idempotent: bool = False
+    ) -> Json:
+        """Call a tool of the agent's own for the current run from a thread that is not the loop's."""
+        return current_run().tool_effect_blocking(name, arguments, call, idempotent=idempotent)
 
 
 _current_run: "contextvars.ContextVar[RunContext]" = contextvars.ContextVar("agentforge_run")

@@ -7,6 +7,7 @@ endpoint, so the endpoint sees exactly what the framework's client sent, run tok
 import asyncio
 import contextlib
 import itertools
+import json
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,34 +23,56 @@ from agentforge_worker.wire import ErrorCode, Method, RpcError
 
 __all__ = ["Trial", "TrialRun"]
 
+Params = dict[str, Any]
 Tool = Callable[[dict[str, Any]], Awaitable[Any]]
+
+_VALUES = {"now": 1_700_000_000.0, "random": 0.25}
+"""What a run is given for time and chance."""
 
 
 @dataclass
 class TrialRun:
-    """What one run of a trial did."""
+    """What one attempt of a run of a trial did."""
 
     run_id: str
     token: str
     workspace: Path
+    attempt: int = 1
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    own_tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Calls of a native agent's own tools that were announced: made, or answered from an earlier attempt."""
+    asked: list[tuple[str, Params]] = field(default_factory=list)
+    """Other requests to the host: questions, values, checkpoints, child runs."""
     result: dict[str, Any] | None = None
+    journal: dict[str, Params] = field(default_factory=dict)
+    """How the native agent's own tools ended, shared by all attempts; by call and occurrence."""
+    open: dict[str, str] = field(default_factory=dict)
+    """Keys of the calls under way in this attempt, by effect."""
 
 
 class Trial:
     """An async context: a live worker whose door leads to `model_url` (http://127.0.0.1:PORT/v1).
 
-    `tools` are the bodies of the portable agent's tools by name; one that raises makes the call fail with AF603.
+    `tools` are the bodies of the portable agent's tools by name; one that raises makes the call fail with AF603,
+    an RpcError fails it as it is. `answers` are those to an agent's questions; another question ends the attempt, as
+    a host does that has a human to ask. A child run's output is its input.
     """
 
-    def __init__(self, spec: WorkerSpec, model_url: str, tools: Mapping[str, Tool] | None = None) -> None:
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        model_url: str,
+        tools: Mapping[str, Tool] | None = None,
+        answers: Mapping[str, Any] | None = None,
+    ) -> None:
         self._spec = spec
         self._model = urlsplit(model_url)
         self._tools = dict(tools or {})
-        self._runs: dict[str, TrialRun] = {}
+        self.answers = dict(answers or {})
+        self._runs: dict[tuple[str, int], TrialRun] = {}
         self._numbers = itertools.count(1)
         self._stack = contextlib.AsyncExitStack()
         self.worker: Worker
@@ -63,7 +86,7 @@ class Trial:
             self._spec,
             pyz=worker_zip(folder),
             folder=folder / "worker",
-            handlers=Handlers(self._call_tool, self._event, self._log, self._warn),
+            handlers=Handlers(self._call_tool, self._event, self._log, self._warn, self._requests()),
             timeouts=WorkerTimeouts(),
         )
         self._stack.push_async_callback(self.worker.stop)
@@ -85,8 +108,16 @@ class Trial:
         number = next(self._numbers)
         workspace = self._folder / f"workspace-{number}"
         workspace.mkdir()
-        run = TrialRun(f"run-{number}", "af-run-" + secrets.token_urlsafe(12), workspace)
-        self._runs[run.run_id] = run
+        return self._known(TrialRun(f"run-{number}", _token(), workspace))
+
+    def prepare_again(self, run: TrialRun) -> TrialRun:
+        """Return the next attempt of a run: its own tools that have ended are not called again."""
+        return self._known(
+            TrialRun(run.run_id, _token(), run.workspace, run.attempt + 1, journal=run.journal),
+        )
+
+    def _known(self, run: TrialRun) -> TrialRun:
+        self._runs[run.run_id, run.attempt] = run
         return run
 
     async def run(
@@ -97,45 +128,93 @@ class Trial:
         run: TrialRun | None = None,
         stream: bool = False,
         messages: list[dict[str, Any]] | None = None,
+        continues: bool = False,
     ) -> TrialRun:
         """Run an opened agent to its end. Raises RpcError when it fails (its `data` is the error object)."""
         run = run or self.prepare()
         params = {
             "run_id": run.run_id,
+            "attempt": run.attempt,
             "agent_id": agent_id,
             "token": run.token,
             "workspace": str(run.workspace),
             "input": text,
             "messages": messages or [],
             "stream": stream,
+            "continues": continues,
         }
         run.result = await self.worker.call(Method.RUN_START, params)
         return run
 
     def cancel(self, run: TrialRun) -> None:
         """Ask for a run's end."""
-        self.worker.notify(Method.RUN_CANCEL, {"run_id": run.run_id})
+        self.worker.notify(Method.RUN_CANCEL, {"run_id": run.run_id, "attempt": run.attempt})
 
-    async def _call_tool(self, worker: Worker, params: dict[str, Any]) -> Any:
+    # ---- what the worker asks for
+
+    def _requests(self) -> dict[str, Callable[[Worker, Params], Awaitable[Any]]]:
+        return {
+            Method.EFFECT_OPEN: self._open_effect,
+            Method.EFFECT_CLOSE: self._close_effect,
+            Method.VALUE_TAKE: self._asked(Method.VALUE_TAKE, lambda params: {"value": _VALUES[params["kind"]]}),
+            Method.CHECKPOINT_SAVE: self._asked(Method.CHECKPOINT_SAVE, lambda params: {}),
+            Method.QUESTION_ASK: self._asked(Method.QUESTION_ASK, self._answer),
+            Method.RUN_CALL: self._asked(Method.RUN_CALL, lambda params: {"output": params["input"]}),
+        }
+
+    def _asked(self, method: str, answer: Callable[[Params], Any]) -> Callable[[Worker, Params], Awaitable[Any]]:
+        async def serve(worker: Worker, params: Params) -> Any:
+            self._run_of(params).asked.append((method, params))
+            return answer(params)
+
+        return serve
+
+    def _answer(self, params: Params) -> Any:
+        if params["question"] in self.answers:
+            return {"value": self.answers[params["question"]]}
+        raise RpcError(ErrorCode.CANCELLED, "the run waits")
+
+    async def _call_tool(self, worker: Worker, params: Params) -> Any:
         name, arguments = params["name"], params["arguments"]
-        self._runs[params["run_id"]].tool_calls.append((name, arguments))
+        self._run_of(params).tool_calls.append((name, arguments))
         try:
             return {"value": await self._tools[name](arguments)}
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, RpcError):
             raise
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             raise RpcError(ErrorCode.FAILED, text, {"code": "AF603", "message": text, "origin": "tool"}) from error
 
-    def _event(self, worker: Worker, params: dict[str, Any]) -> None:
-        self._runs[params["run_id"]].events.append((params["kind"], params["data"]))
+    async def _open_effect(self, worker: Worker, params: Params) -> Any:
+        run = self._run_of(params)
+        call = f"{params['name']} {json.dumps(params['arguments'], sort_keys=True)}"
+        occurrence = run.own_tool_calls.count((params["name"], params["arguments"]))
+        run.own_tool_calls.append((params["name"], params["arguments"]))
+        key = f"{call} {occurrence}"
+        if key in run.journal:
+            return {"effect": None, **run.journal[key]}
+        effect = f"{run.attempt}-{len(run.own_tool_calls)}"
+        run.open[effect] = key
+        return {"effect": effect, "value": None, "error": None, "idempotency_key": f"{run.run_id} {key}"}
 
-    def _log(self, worker: Worker, params: dict[str, Any]) -> None:
-        run = self._runs.get(params.get("run_id") or "")
-        (run.logs if run else self.logs).append(params["text"])
+    async def _close_effect(self, worker: Worker, params: Params) -> Any:
+        run = self._run_of(params)
+        outcome = {"value": params.get("value"), "error": params.get("error")}
+        run.journal[run.open.pop(params["effect"])] = outcome
+        return {}
 
-    def _warn(self, worker: Worker, params: dict[str, Any]) -> None:
-        self._runs[params["run_id"]].warnings.append(params["message"])
+    def _run_of(self, params: Params) -> TrialRun:
+        return self._runs[params["run_id"], params["attempt"]]
+
+    def _event(self, worker: Worker, params: Params) -> None:
+        self._run_of(params).events.append((params["kind"], params["data"]))
+
+    def _log(self, worker: Worker, params: Params) -> None:
+        logs = self._run_of(params).logs if params["run_id"] else self.logs
+        logs.append(params["text"])
+
+    def _warn(self, worker: Worker, params: Params) -> None:
+        self._run_of(params).warnings.append(params["message"])
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -143,6 +222,10 @@ class Trial:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pipe(reader, forth))
                 group.create_task(_pipe(back, writer))
+
+
+def _token() -> str:
+    return "af-run-" + secrets.token_urlsafe(12)
 
 
 async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

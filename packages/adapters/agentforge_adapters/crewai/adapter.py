@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Type, Union
 
 from crewai import Agent, Crew, Task
-from crewai.hooks import register_after_tool_call_hook, register_before_llm_call_hook
+from crewai.hooks import (
+    register_after_tool_call_hook,
+    register_before_llm_call_hook,
+    register_before_tool_call_hook,
+)
 from crewai.llms.base_llm import call_stream_override
 from crewai.tools import BaseTool
 
@@ -17,8 +21,9 @@ from . import native
 from .events import Steps
 from .forms import Form, output_form
 from .llm import LoopLLM, RunKey
-from .messages import add_history, from_native, history, to_native, with_answer
+from .messages import Conversation, add_conversation, conversation, from_native, with_answer
 from .native import Native
+from .own_tools import begin_call, end_call
 from .tools import make_tool, stop_on_failure
 
 __all__ = ["CrewAIAdapter"]
@@ -83,8 +88,10 @@ class CrewAIAdapter(Adapter[Opened]):
         self._key = RunKey()
         self._threads: Optional[ThreadPoolExecutor] = None
         self._steps = Steps()
+        register_before_tool_call_hook(begin_call)
+        register_after_tool_call_hook(end_call)
         register_after_tool_call_hook(stop_on_failure)
-        register_before_llm_call_hook(add_history)
+        register_before_llm_call_hook(add_conversation)
 
     def build(self, spec: AgentSpec, ctx: BuildContext) -> Portable:
         """Make the client and the tools."""
@@ -120,9 +127,11 @@ class CrewAIAdapter(Adapter[Opened]):
         with self._steps.of(ctx):
             if isinstance(agent, Portable):
                 return await _run_portable(agent, request)
-            return await self._run_native(native.make(agent), request)
+            return await self._run_native(native.make(agent), request, ctx)
 
-    async def _run_native(self, agent: Native, request: Start) -> Result:
+    async def _run_native(self, agent: Native, request: Start, ctx: RunContext) -> Result:
+        if request.messages and not isinstance(agent, Agent):
+            ctx.warn("a crew or a flow has no place for the conversation so far: it gets the input alone")
         with contextlib.ExitStack() as streams:
             for llm in native.llms_of(agent):
                 # Takes effect on clients not made yet: those of objects that were loaded before the first run.
@@ -133,11 +142,11 @@ class CrewAIAdapter(Adapter[Opened]):
 
 
 async def _run_portable(agent: Portable, request: Start) -> Result:
-    history.set(to_native(request.messages))
+    thread = Conversation(request)
+    conversation.set(thread)
     with call_stream_override(agent.llm, request.stream):
-        output = await agent.kick_off(request.text)
-    # The instructions, the thread so far and the task are no news.
-    added = from_native(output.tasks_output[0].messages[len(request.messages) + 2 :])
+        output = await agent.kick_off(thread.task)
+    added = from_native(output.tasks_output[0].messages[thread.length :])
     if output.pydantic is None:
         return Result(output.raw, added)
     value = output.pydantic.model_dump()

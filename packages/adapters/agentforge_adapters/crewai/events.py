@@ -31,7 +31,7 @@ class Steps:
     """
 
     def __init__(self) -> None:
-        self._open: Dict[str, Dict[str, StepScope]] = {}
+        self._open: Dict[RunContext, Dict[str, StepScope]] = {}
         for started in (LLMCallStartedEvent, ToolUsageStartedEvent, TaskStartedEvent):
             crewai_event_bus.on(started)(self._start)
         for finished in (LLMCallCompletedEvent, ToolUsageFinishedEvent, TaskCompletedEvent):
@@ -42,17 +42,17 @@ class Steps:
     @contextlib.contextmanager
     def of(self, ctx: RunContext) -> Iterator[None]:
         """Report a run's steps while the block lasts; those still open at its end did not succeed."""
-        steps = self._open[ctx.run_id] = {}
+        steps = self._open[ctx] = {}
         try:
             yield
         finally:
-            del self._open[ctx.run_id]
+            del self._open[ctx]
             for scope in reversed(list(steps.values())):
                 scope.__exit__(Exception, None, None)
 
     async def _start(self, source: Any, event: Any) -> None:
         run = current_run()
-        steps = self._open.get(run.run_id)
+        steps = self._open.get(run)
         if steps is not None:
             name, kind = _name(event)
             scope = steps[event.event_id] = run.step(name, kind=kind)
@@ -67,7 +67,7 @@ class Steps:
         self._end(current_run(), event, Exception)
 
     def _end(self, run: RunContext, event: Any, failure: Any = None) -> bool:
-        scope = self._open.get(run.run_id, {}).pop(event.started_event_id, None)
+        scope = self._open.get(run, {}).pop(event.started_event_id, None)
         if scope is None:
             return False
         scope.__exit__(failure, None, None)

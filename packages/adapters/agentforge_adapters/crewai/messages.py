@@ -6,20 +6,55 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from crewai.hooks import LLMCallHookContext
 
-from agentforge_worker.adapter import Message
+from agentforge_worker.adapter import Message, Start
 
-__all__ = ["add_history", "from_native", "history", "neutral_calls", "to_native", "with_answer"]
+__all__ = [
+    "Conversation",
+    "add_conversation",
+    "conversation",
+    "conversation_of",
+    "from_native",
+    "neutral_calls",
+    "to_native",
+    "with_answer",
+]
 
-history: "ContextVar[List[Dict[str, Any]]]" = ContextVar("agentforge_crewai_history")
-"""The thread so far of the current run; emptied when it has been added."""
+_CONTINUE = "Go on."
+"""The task of a conversation to be continued in which no user has said anything: CrewAI needs one."""
 
 
-def add_history(context: LLMCallHookContext) -> None:
-    """Put the thread so far between the instructions and the task. CrewAI calls this before each model call."""
-    earlier = history.get([])
-    if earlier:
-        context.messages[1:1] = earlier
-        earlier.clear()
+class Conversation:
+    """A thread around the one message of it that is CrewAI's task: the new one, or the last that a user wrote."""
+
+    def __init__(self, request: Start) -> None:
+        messages = list(request.messages)
+        at = len(messages)
+        if request.continues:
+            at = max((n for n, message in enumerate(messages) if message.role == "user"), default=at)
+        self.task = messages[at].content if at < len(messages) else _CONTINUE if request.continues else request.text
+        self.earlier = to_native(messages[:at])
+        self.later = to_native(messages[at + 1 :])
+        self.length = 2 + len(self.earlier) + len(self.later)
+        """Messages of the first request: the instructions, the task, and these."""
+
+
+conversation: "ContextVar[Conversation]" = ContextVar("agentforge_crewai_conversation")
+"""That of the current run; emptied when it has been added."""
+
+
+def add_conversation(context: LLMCallHookContext) -> None:
+    """Put the conversation around the task. CrewAI calls this before each model call."""
+    thread = conversation.get(None)
+    if thread is not None and (thread.earlier or thread.later):
+        context.messages[1:1] = thread.earlier
+        context.messages.extend(thread.later)
+        thread.earlier, thread.later = [], []
+
+
+def conversation_of(request: Start) -> List[Dict[str, Any]]:
+    """Return all that was said, for an agent without a task."""
+    said = to_native(request.messages)
+    return said if request.continues else [*said, {"role": "user", "content": request.text}]
 
 
 def to_native(messages: Sequence[Message]) -> List[Dict[str, Any]]:

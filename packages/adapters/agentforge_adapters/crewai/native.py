@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from agentforge_worker.adapter import AgentCard, Start
 
+from .messages import conversation_of
+
 __all__ = ["Native", "describe", "kick_off", "llms_of", "make", "value_of"]
 
 Native = Union[Crew, "Flow[Any]", Agent]
@@ -21,9 +23,9 @@ def make(found: Union[Native, Callable[[], Native]]) -> Native:
 
 
 async def kick_off(native: Native, request: Start) -> Any:
-    """Run it to its end. An input that is no object goes in as `{"input": ...}`, to an agent as text."""
+    """Run it to its end. An input that is no object goes in as `{"input": ...}`, to an agent as text or messages."""
     if isinstance(native, Agent):
-        return await native.kickoff_async(request.text)
+        return await native.kickoff_async(conversation_of(request) if request.messages else request.text)
     inputs = request.input if isinstance(request.input, dict) else {"input": request.input}
     started: Awaitable[Any] = (native.akickoff if isinstance(native, Crew) else native.kickoff_async)(inputs=inputs)
     output = await started

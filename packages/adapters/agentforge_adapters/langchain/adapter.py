@@ -28,6 +28,8 @@ from agentforge_worker.adapter import (
     ToolSpec,
 )
 
+from .own_tools import record_tools
+
 __all__ = ["LangChainAdapter"]
 
 OUTPUT_TOOL = "answer"
@@ -59,7 +61,10 @@ class LangChainAdapter(Adapter[Agent]):
 
     def load(self, source: Source, ctx: BuildContext) -> Agent:
         """Import the user's runnable (a graph, a chain, an agent)."""
-        return Agent(super().load(source, ctx))  # type: ignore[arg-type]
+        runnable: Runnable[Any, Any] = super().load(source, ctx)  # type: ignore[assignment]
+        for name in record_tools(runnable):
+            ctx.warn("the calls of the tool `%s` are not recorded: only those of functions are" % name)
+        return Agent(runnable)
 
     def describe(self, agent: Agent) -> AgentCard:
         """Name the agent, its tools and its model."""
@@ -71,7 +76,9 @@ class LangChainAdapter(Adapter[Agent]):
     async def run(self, agent: Agent, request: Start, ctx: RunContext) -> Result:
         """Run the graph to its end."""
         given: List[AnyMessage] = [_to_langchain(message) for message in request.messages]
-        start: Any = {"messages": [*given, HumanMessage(request.text)]}
+        if not request.continues:
+            given.append(HumanMessage(request.text))
+        start: Any = {"messages": given}
         if agent.spec is None and not (_is_graph(agent) and isinstance(request.input, str)):
             start = request.input
         config = _config(agent.spec, ctx)
@@ -79,7 +86,7 @@ class LangChainAdapter(Adapter[Agent]):
             end = await _last_value(agent.runnable.astream(start, config, stream_mode=["values", "messages"]))
         else:
             end = await agent.runnable.ainvoke(start, config)
-        return _result(end, len(given) + 1, agent.spec)
+        return _result(end, len(given), agent.spec)
 
 
 class Steps(AsyncCallbackHandler):

@@ -25,6 +25,7 @@ from agentforge_worker.adapter import (
 
 from .messages import from_native, to_native
 from .output import output_type, unwrapped
+from .own_tools import call_once
 
 __all__ = ["PydanticAIAdapter"]
 
@@ -81,7 +82,7 @@ class PydanticAIAdapter(Adapter["Agent[Any, Any]"]):
         if spec is None:
             _use_run_token(agent, ctx)
         done = await agent.run(
-            request.text,
+            None if request.continues else request.text,
             message_history=to_native(request.messages),
             usage_limits=UsageLimits(request_limit=spec.max_steps) if spec and spec.max_steps else None,
             capabilities=[Steps(ctx)],
@@ -118,9 +119,11 @@ class Steps(AbstractCapability[Any]):
         return response
 
     async def wrap_tool_execute(self, ctx: Any, *, call: Any, tool_def: Any, args: Any, handler: Any) -> Any:
-        """Make a tool call a step."""
+        """Make a tool call a step; that of a tool which lives in this process is also recorded."""
         with self._run.step(call.tool_name, kind="tool"):
-            return await handler(args)
+            if self._run.spec is not None:
+                return await handler(args)
+            return await call_once(self._run, call, tool_def, args, handler)
 
 
 async def _read(ctx: Any, events: AsyncIterable[Any]) -> None:

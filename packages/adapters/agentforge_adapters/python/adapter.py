@@ -79,7 +79,8 @@ class Loop:
         """Run to the answer. Raises StepLimitReached when the model has not given one by then."""
         messages = [{"role": "system", "content": self.spec.prompt}] if self.spec.prompt else []
         messages += [_to_wire(message) for message in request.messages]
-        messages.append({"role": "user", "content": request.text})
+        if not request.continues:
+            messages.append({"role": "user", "content": request.text})
         added: List[Message] = []
         while True:
             answer = await self._ask(messages, ctx)

@@ -10,6 +10,7 @@ from agentforge_conformance.scripted_model.steps import CalledTool, Json, Step
 __all__ = ["Conversation", "Decision", "decide", "words"]
 
 _LAST_USER_TEXT = 200
+_RESULT_ROLES = ("tool", "function")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class Conversation:
     @property
     def tool_result(self) -> str | None:
         """The last tool result as text, or None if there is none."""
-        return self._last("tool", "function")
+        return self._last(*_RESULT_ROLES)
+
+    @property
+    def tool_results(self) -> list[str]:
+        """All tool results as text, in the order of the messages."""
+        return [text_of(m.get("content")) for m in self.messages if m.get("role") in _RESULT_ROLES]
 
     @property
     def called(self) -> set[str]:
@@ -139,4 +145,10 @@ def _structured(conversation: Conversation) -> str:
 
 
 def _with_echo(text: str, conversation: Conversation) -> str:
-    return text.replace("{tool}", conversation.tool_result or "").replace("{user}", conversation.user_text)
+    for placeholder, said in (
+        ("{tool}", conversation.tool_result or ""),
+        ("{tools}", " ".join(conversation.tool_results)),
+        ("{user}", conversation.user_text),
+    ):
+        text = text.replace(placeholder, said)
+    return text

@@ -172,7 +172,7 @@ def _usage(body: dict[str, Json], answer: Decision) -> dict[str, Json]:
 def _tool_calls(answer: Decision, number: int) -> list[dict[str, Json]]:
     return [
         {
-            "id": f"call_{number:08}_{index}",
+            "id": call.id or f"call_{number:08}_{index}",
             "type": "function",
             "function": {"name": call.name, "arguments": arguments_text(call)},
         }

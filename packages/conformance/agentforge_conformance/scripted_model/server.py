@@ -24,7 +24,7 @@ _FIRST_NAMES = ["fake", "echo", "json"]
 
 @dataclass(eq=False)
 class _Barrier:
-    """Holds answers until enough requests are there; the next ones form a new group."""
+    """Holds answers until enough requests are there; of a barrier the next ones form a new group, a gate stays open."""
 
     arrived: int = 0
     opened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,6 +76,7 @@ class ScriptedModel:
         self._answered = 0
         self._used: dict[str, int] = {}
         self._barriers: dict[int, _Barrier] = {}
+        self._gates: dict[int, _Barrier] = {}
 
     @property
     def base_url(self) -> str:
@@ -144,10 +145,11 @@ class ScriptedModel:
         return _SCRIPT_PREFIX + name
 
     def reset(self) -> None:
-        """Forget requests and scripts."""
+        """Forget requests and scripts, and close the gates."""
         self.requests.clear()
         self._scripts.clear()
         self._used.clear()
+        self._gates = {size: gate for size, gate in self._gates.items() if not gate.opened.is_set()}
 
     async def wait_for_requests(self, count: int) -> list[RecordedRequest]:
         """Wait until so many requests have come in; return them."""
@@ -213,21 +215,12 @@ class ScriptedModel:
 
     async def _hold(self, step: Step) -> None:
         if step.barrier:
-            await self._pass_barrier(step)
+            barrier = self._barriers.setdefault(step.barrier, _Barrier())
+            await _pass(barrier, step.barrier, lambda: self._barriers.pop(step.barrier))
+        if step.gate:
+            await _pass(self._gates.setdefault(step.gate, _Barrier()), step.gate)
         if delay_s := step.delay_s + self._latency_s:
             await asyncio.sleep(delay_s)
-
-    async def _pass_barrier(self, step: Step) -> None:
-        barrier = self._barriers.setdefault(step.barrier, _Barrier())
-        barrier.arrived += 1
-        if barrier.arrived >= step.barrier:
-            del self._barriers[step.barrier]
-            barrier.opened.set()
-        try:
-            await barrier.opened.wait()
-        except asyncio.CancelledError:
-            barrier.arrived -= 1
-            raise
 
     async def _chat(self, turn: _Turn) -> web.StreamResponse:
         answer = decide(turn.step, formats.chat_conversation(turn.body))
@@ -264,6 +257,18 @@ class ScriptedModel:
     async def _reset(self, request: web.Request) -> web.StreamResponse:
         self.reset()
         return web.json_response({})
+
+
+async def _pass(barrier: _Barrier, size: int, opened: Callable[[], object] = lambda: None) -> None:
+    barrier.arrived += 1
+    if barrier.arrived >= size and not barrier.opened.is_set():
+        barrier.opened.set()
+        opened()
+    try:
+        await barrier.opened.wait()
+    except asyncio.CancelledError:
+        barrier.arrived -= 1
+        raise
 
 
 _Route = Callable[[web.Request], Awaitable[web.StreamResponse]]

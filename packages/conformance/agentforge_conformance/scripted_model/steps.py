@@ -17,6 +17,8 @@ class CalledTool:
     name: str
     arguments: Json = field(default_factory=dict)
     """A JSON value; a str goes over the wire as it is (also one that is no JSON)."""
+    id: str = ""
+    """Its id; without one it is numbered."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Step:
     """
 
     text: str | None = None
-    """Answer with this text. `{tool}` and `{user}` stand for the last tool result and the last user text."""
+    """Answer with this text. `{tool}` stands for the last tool result, `{tools}` for all of them in order, `{user}` for
+    the last user text."""
     calls: Sequence[CalledTool] = ()
     """Call these tools (with `text` as content beside them)."""
     value: Json = None
@@ -47,6 +50,8 @@ class Step:
     """Wait before each chunk of a stream but the first."""
     barrier: int = 0
     """Hold the answer until this many requests have come to barriers of this size."""
+    gate: int = 0
+    """Hold the answer until this many requests at gates of this size are open at the same time; from then on none."""
     cut_after: int | None = None
     """Break the connection after so many chunks; a plain answer in the middle of its body."""
     silent_after: int | None = None
@@ -92,7 +97,7 @@ def builtin_step(model: str) -> Step:
     """Return how a model behaves that has no script: its name says it.
 
     `fail-<status>`, `cut-stream`, `silent`, `silent-stream`, `slow-<seconds>`, `slow-stream-<seconds>`,
-    `barrier-<count>`, `echo`, `json`; every other name is the default script.
+    `barrier-<count>`, `gate-<count>`, `echo`, `json`; every other name is the default script.
     """
     name = model.rpartition("/")[2]
     if name in _NAMED:
@@ -108,6 +113,8 @@ def builtin_step(model: str) -> Step:
                 return Step(chunk_delay_s=float(number))
             case "barrier":
                 return Step(barrier=int(number))
+            case "gate":
+                return Step(gate=int(number))
     except ValueError:
         pass
     return Step()

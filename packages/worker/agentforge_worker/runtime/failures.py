@@ -5,7 +5,7 @@ import os
 import traceback
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-from agentforge_worker.adapter import Cancelled, StepLimitReached, ToolFailed
+from agentforge_worker.adapter import EffectFailed, StepLimitReached
 from agentforge_worker.runtime.chat import ModelFailed
 from agentforge_worker.wire import ErrorCode, RpcError
 
@@ -33,13 +33,13 @@ class NotJsonError(Exception):
 def translate(error: BaseException, adapter_folder: str = "", source_root: str = "") -> RpcError:
     """Return the wire's error for an exception that came out of an adapter.
 
-    A failed tool keeps its own code wherever a framework wrapped it; cancellation stays cancellation; everything
+    A failed effect keeps its own code wherever a framework wrapped it; cancellation stays cancellation; everything
     else gets the code of the place that raised it (the caller's, where the standard library did).
     """
     for cause in _chain(error):
-        if isinstance(cause, ToolFailed):
-            return RpcError(ErrorCode.FAILED, cause.text, _info(cause.code, cause.text, "", "tool"))
-    if isinstance(error, (asyncio.CancelledError, Cancelled)):
+        if isinstance(cause, EffectFailed):
+            return RpcError(ErrorCode.FAILED, cause.text, _info(cause.code, cause.text, cause.hint, cause.origin))
+    if isinstance(error, asyncio.CancelledError):
         return RpcError(ErrorCode.CANCELLED, "cancelled")
     if isinstance(error, StepLimitReached):
         return RpcError(ErrorCode.FAILED, str(error), _info(_STEP_LIMIT, str(error), "Raise `limits.steps`.", "user"))

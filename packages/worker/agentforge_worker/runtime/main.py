@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -23,8 +24,11 @@ def main(arguments: List[str]) -> int:
     parser.add_argument("--fd", type=int, required=True, help="descriptor of the connection to the host")
     parser.add_argument("--kind", choices=("agent", "tools"), default="agent")
     parser.add_argument("--parent", type=int, default=0, help="process id of the host")
+    parser.add_argument("--lock", type=int, default=None, help="descriptor of the file that the host's workers share")
     options = parser.parse_args(arguments)
     _die_with_parent(options.parent)
+    if options.lock is not None and not _share(options.lock):
+        sys.exit("the project has another host now")
     _leave_the_path()
     connection = socket.socket(fileno=options.fd)
     connection.set_inheritable(False)
@@ -71,6 +75,21 @@ def _die_with_parent(parent: int) -> None:
         pass  # the end of the socket still ends the worker
     if parent and os.getppid() != parent:  # it ended before the call above
         os._exit(0)
+
+
+def _share(descriptor: int) -> bool:
+    """Take a share of the host's lock, for as long as this process lives; False if it is closed to new workers.
+
+    The file is opened anew: a share belongs to an opening, and the one that was inherited is the host's. It is never
+    closed. Programs that are started from here do not inherit it; what is merely forked does, and counts as a worker.
+    """
+    own = os.open("/proc/self/fd/%d" % descriptor, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(descriptor)
+    try:
+        fcntl.flock(own, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return os.fstat(own).st_size == 0
 
 
 def _leave_the_path() -> None:

@@ -16,8 +16,10 @@ from agentforge_worker.adapter import current_run
 
 __all__ = ["Output"]
 
-Sink = Callable[[Optional[str], str, str], None]
-"""(run_id or None, stream name, text) -> None, called on the loop."""
+Owner = Optional[Tuple[str, int]]
+"""The run and its attempt that a line belongs to, or None."""
+Sink = Callable[[Owner, str, str], None]
+"""(owner, stream name, text) -> None, called on the loop."""
 MAX_LINE = 16384
 """Characters of one line; longer ones are cut into several."""
 _STREAMS = ((1, "stdout"), (2, "stderr"))
@@ -32,7 +34,7 @@ class Output:
     def __init__(self) -> None:
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._sink: Optional[Sink] = None
-        self._early: List[Tuple[Optional[str], str, str]] = []
+        self._early: List[Tuple[Owner, str, str]] = []
         self._pid = os.getpid()
         self._drains: Dict[str, "asyncio.Future[None]"] = {}
         for descriptor, name in _STREAMS:
@@ -55,26 +57,26 @@ class Output:
         for writer in self._writers:
             writer.finish_all()
 
-    async def finish_run(self, run_id: str, alone: bool) -> None:
+    async def finish_run(self, owner: Owner, alone: bool) -> None:
         """Deliver what a run has written: it comes before the run's result.
 
         `alone`: what native code and child processes wrote is the run's too, so wait for it.
         """
         for writer in self._writers:
-            writer.finish(run_id)
+            writer.finish(owner)
         if alone:
             await asyncio.wait([self._drain(descriptor, name) for descriptor, name in _STREAMS], timeout=_DRAIN_S)
         await asyncio.sleep(0)  # the lines were passed to the loop, which sends them now
 
-    def deliver(self, run_id: Optional[str], stream: str, text: str) -> None:
+    def deliver(self, owner: Owner, stream: str, text: str) -> None:
         """Pass one line on, from any thread."""
         if os.getpid() != self._pid:  # a forked child has this object but no loop; its descriptors lead here
             os.write(1 if stream == "stdout" else 2, (text + "\n").encode("utf-8", "replace"))
         elif self._loop is None or self._sink is None:
-            self._early.append((run_id, stream, text))
+            self._early.append((owner, stream, text))
         else:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who could read it
-                self._loop.call_soon_threadsafe(self._sink, run_id, stream, text)
+                self._loop.call_soon_threadsafe(self._sink, owner, stream, text)
 
     def _capture_descriptor(self, descriptor: int, name: str) -> None:
         reader, writer = os.pipe()
@@ -90,7 +92,7 @@ class Output:
                     return
                 text, mark, _ = line.partition(_MARK + name)
                 if text or not mark:
-                    self.deliver(_run_id(), name, text.rstrip("\n"))
+                    self.deliver(_owner(), name, text.rstrip("\n"))
                 if mark and self._loop is not None:
                     with contextlib.suppress(RuntimeError):
                         self._loop.call_soon_threadsafe(self._drained, name)
@@ -117,33 +119,33 @@ class _LineWriter(io.TextIOBase):
         self._descriptor = descriptor
         self._name = name
         self._lock = threading.Lock()
-        self._partial: Dict[Optional[str], str] = {}
+        self._partial: Dict[Owner, str] = {}
         self.buffer = io.FileIO(descriptor, "w", closefd=False)
         """For bytes, which go the way of native writes."""
 
     def write(self, text: str) -> int:
-        run_id = _run_id()
+        owner = _owner()
         with self._lock:
-            lines = (self._partial.pop(run_id, "") + text).split("\n")
+            lines = (self._partial.pop(owner, "") + text).split("\n")
             rest = lines.pop()
             if len(rest) > MAX_LINE:
                 lines.append(rest)
             elif rest:
-                self._partial[run_id] = rest
+                self._partial[owner] = rest
         for line in lines:
             for start in range(0, max(len(line), 1), MAX_LINE):
-                self._output.deliver(run_id, self._name, line[start : start + MAX_LINE])
+                self._output.deliver(owner, self._name, line[start : start + MAX_LINE])
         return len(text)
 
-    def finish(self, run_id: Optional[str]) -> None:
+    def finish(self, owner: Owner) -> None:
         with self._lock:
-            text = self._partial.pop(run_id, None)
+            text = self._partial.pop(owner, None)
         if text is not None:
-            self._output.deliver(run_id, self._name, text)
+            self._output.deliver(owner, self._name, text)
 
     def finish_all(self) -> None:
-        for run_id in list(self._partial):
-            self.finish(run_id)
+        for owner in list(self._partial):
+            self.finish(owner)
 
     def writable(self) -> bool:
         return True
@@ -163,8 +165,9 @@ class _LineWriter(io.TextIOBase):
         return self._descriptor
 
 
-def _run_id() -> Optional[str]:
+def _owner() -> Owner:
     try:
-        return current_run().run_id
+        run = current_run()
     except LookupError:
         return None
+    return run.run_id, run.attempt

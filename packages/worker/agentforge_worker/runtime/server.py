@@ -13,7 +13,7 @@ import platform
 import sys
 import traceback
 import types
-from typing import Any, Awaitable, Callable, Deque, Dict, List, Mapping, Optional
+from typing import Any, Awaitable, Callable, Deque, Dict, List, Mapping, Optional, Tuple
 
 from agentforge_worker import __version__
 from agentforge_worker.adapter import (
@@ -24,7 +24,6 @@ from agentforge_worker.adapter import (
     Message,
     Result,
     Source,
-    Start,
     ToolSpec,
     _current_run,
     _only_run,
@@ -32,7 +31,9 @@ from agentforge_worker.adapter import (
 from agentforge_worker.runtime.accounting import CpuShare, peak_rss_mib, rss_mib
 from agentforge_worker.runtime.chat import ChatClient
 from agentforge_worker.runtime.failures import NotJsonError, translate
-from agentforge_worker.runtime.output import Output
+from agentforge_worker.runtime.later import known
+from agentforge_worker.runtime.output import Output, Owner
+from agentforge_worker.runtime.pending import answers_of, as_text, unanswered
 from agentforge_worker.runtime.run import Run
 from agentforge_worker.runtime.threads import run_in_thread
 from agentforge_worker.runtime.toolbox import Toolbox
@@ -43,7 +44,7 @@ __all__ = ["AgentServer", "Server", "ToolServer"]
 Params = Dict[str, Any]
 
 _CANCELLED_EARLY = 1024
-"""Runs remembered whose cancellation came when they were not under way: it may overtake their start."""
+"""Attempts remembered whose cancellation came when they were not under way: it may overtake their start."""
 _CANCEL_AGAIN_S = 0.5
 """Seconds that a cancelled run has for its cleaning up before it is cancelled again."""
 
@@ -67,9 +68,11 @@ class Server:
         """Notifications that the host may send."""
         return {}
 
-    def write_log(self, run_id: Optional[str], stream: str, text: str) -> None:
+    def write_log(self, owner: Owner, stream: str, text: str) -> None:
         """Pass one captured line to the host."""
-        self.peer.notify(Method.LOG_WRITE, {"run_id": run_id, "stream": stream, "text": text})
+        run_id, attempt = owner or (None, None)
+        params = {"run_id": run_id, "attempt": attempt, "stream": stream, "text": text}
+        self.peer.notify(Method.LOG_WRITE, params)
 
     async def _initialize(self, params: Params) -> Params:
         if not compatible(params["protocol_version"]):
@@ -113,8 +116,8 @@ class AgentServer(Server):
         self._cpu = CpuShare()
         self._adapter_folder = ""
         self._agents: Dict[str, "_OpenAgent"] = {}
-        self._runs: Dict[str, "_RunUnderWay"] = {}
-        self._cancelled_early: Deque[str] = collections.deque(maxlen=_CANCELLED_EARLY)
+        self._runs: Dict[Tuple[str, int], "_RunUnderWay"] = {}
+        self._cancelled_early: Deque[Tuple[str, int]] = collections.deque(maxlen=_CANCELLED_EARLY)
 
     def handlers(self) -> Dict[str, Callable[[Params], Awaitable[Any]]]:
         """Requests that the host may send."""
@@ -152,7 +155,7 @@ class AgentServer(Server):
             warnings: List[str] = []
             ctx = BuildContext(self._gateway, self.loop, warnings.append)
             spec = _spec(params["spec"]) if params.get("spec") else None
-            source = Source(**_known(Source, params["source"])) if params.get("source") else None
+            source = Source(**known(Source, params["source"])) if params.get("source") else None
             root = source.root if source else ""
             try:
                 if params.get("token"):
@@ -177,28 +180,27 @@ class AgentServer(Server):
     async def _start_run(self, params: Params) -> Params:
         opened = self._agents[params["agent_id"]]
         run = Run(params, self.peer, self.loop, self._gateway, self._chat, opened.spec)
-        if run.run_id in self._cancelled_early:
-            self._cancelled_early.remove(run.run_id)
+        if run.key in self._cancelled_early:
+            self._cancelled_early.remove(run.key)
             raise RpcError(ErrorCode.CANCELLED, "cancelled")
-        run.request = Start(
-            input=params["input"],
-            messages=[Message(**_known(Message, message)) for message in params.get("messages", [])],
-            stream=bool(params.get("stream", False)),
-        )
-        if run.run_id in self._runs or (self._runs and not self._concurrent(opened)):
+        if run.key in self._runs or (self._runs and not self._concurrent(opened)):
             raise RpcError(ErrorCode.INVALID_REQUEST, "this worker is busy")
         cpu = self._cpu.enter()
         under_way = _RunUnderWay(run, opened)
-        self._runs[run.run_id] = under_way
+        run.leave = functools.partial(self._leave, under_way)
+        self._runs[run.key] = under_way
         try:
             result = await self._execute(under_way)
+            run.check()  # what a framework makes of a run that it was told to leave is no result
             if opened.spec is None:
                 _check_output(result.output)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except BaseException as error:  # whatever a framework raises ends its run alone
+            if run.cancelled:
+                raise RpcError(ErrorCode.CANCELLED, "cancelled") from error
             raise translate(error, self._adapter_folder, opened.root) from error
         finally:
             run.mark_cancelled()  # a thread that it left behind can do nothing more in its name
-            del self._runs[run.run_id]
+            del self._runs[run.key]
             cpu_ms = round(self._cpu.leave(cpu) * 1000, 3)
         return {
             "output": result.output,
@@ -209,7 +211,6 @@ class AgentServer(Server):
 
     async def _execute(self, under_way: "_RunUnderWay") -> Result:
         run, opened = under_way.run, under_way.opened
-        assert run.request is not None
         context = contextvars.copy_context()
         context.run(_current_run.set, run)
         alone = not self._concurrent(opened)
@@ -217,26 +218,55 @@ class AgentServer(Server):
             _only_run[0] = run
             os.chdir(run.workspace)
             os.environ["OPENAI_API_KEY"] = run.token  # the key of whatever client the process makes by itself
-        call = functools.partial(self._adapter.run, opened.agent, run.request, run)
         try:
-            run.check()  # from here to the task nothing else gets a turn, so no cancellation falls in between
-            if inspect.iscoroutinefunction(self._adapter.run):
-                under_way.task = context.run(self.loop.create_task, _contained(call))  # type: ignore[arg-type]
-                return await under_way.task  # type: ignore[no-any-return]
-            # A blocking run ends by itself at its next effect; the host replaces the worker if it does not.
-            return await run_in_thread(context, call, "run-" + run.run_id)  # type: ignore[no-any-return]
+            return await self._answer_and_run(under_way, context)
         finally:
-            await self.output.finish_run(run.run_id, alone)
+            await self.output.finish_run(run.key, alone)
             if alone:
                 _only_run[0] = None
+
+    async def _answer_and_run(self, under_way: "_RunUnderWay", context: contextvars.Context) -> Result:
+        """Run the adapter; the calls that a conversation which is taken over ends with are made before."""
+        run, opened = under_way.run, under_way.opened
+        calls = unanswered(run.request.messages) if run.request.continues and opened.spec is not None else []
+        if not calls:
+            return await self._run_adapter(under_way, context)
+        answers = await self._as_task(under_way, context, functools.partial(answers_of, calls, run))
+        run.request = dataclasses.replace(run.request, messages=[*run.request.messages, *answers])
+        result = await self._run_adapter(under_way, context)
+        added = result.messages or [Message("assistant", as_text(result.output))]
+        return dataclasses.replace(result, messages=[*answers, *added])
+
+    async def _run_adapter(self, under_way: "_RunUnderWay", context: contextvars.Context) -> Result:
+        run = under_way.run
+        call: Callable[[], Any] = functools.partial(self._adapter.run, under_way.opened.agent, run.request, run)
+        if inspect.iscoroutinefunction(self._adapter.run):
+            return await self._as_task(under_way, context, call)  # type: ignore[no-any-return]
+        run.check()
+        # A blocking run ends by itself at its next effect; the host replaces the worker if it does not.
+        return await run_in_thread(context, call, "run-" + run.run_id)  # type: ignore[no-any-return]
+
+    async def _as_task(
+        self, under_way: "_RunUnderWay", context: contextvars.Context, call: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        under_way.run.check()  # from here to the task nothing else gets a turn, so no cancellation falls in between
+        under_way.task = context.run(self.loop.create_task, _contained(call))
+        return await under_way.task
 
     def _concurrent(self, opened: "_OpenAgent") -> bool:
         return self._adapter.concurrent if opened.spec is not None else self._adapter.native_concurrent
 
     def _cancel_run(self, params: Params) -> None:
-        under_way = self._runs.get(params["run_id"])
+        key = str(params["run_id"]), int(params.get("attempt", 1))
+        under_way = self._runs.get(key)
         if under_way is None:  # not begun yet, or over
-            self._cancelled_early.append(params["run_id"])
+            self._cancelled_early.append(key)
+            return
+        self._leave(under_way)
+
+    def _leave(self, under_way: "_RunUnderWay") -> None:
+        """Have the framework leave a run: the host asked for it, or answered so to an effect."""
+        if under_way.run.cancelled:
             return
         under_way.run.mark_cancelled()
         try:
@@ -304,11 +334,13 @@ async def _contained(call: Callable[[], Awaitable[Any]]) -> Any:
         return await call()
     except SystemExit as error:
         raise RuntimeError("sys.exit(%r) was called" % (error.code,)).with_traceback(error.__traceback__) from error
+    except KeyboardInterrupt as error:
+        raise RuntimeError("KeyboardInterrupt was raised").with_traceback(error.__traceback__) from error
 
 
 def _spec(data: Mapping[str, Any]) -> AgentSpec:
-    tools = [ToolSpec(**_known(ToolSpec, tool)) for tool in data.get("tools", [])]
-    return AgentSpec(**{**_known(AgentSpec, data), "tools": tools})
+    tools = [ToolSpec(**known(ToolSpec, tool)) for tool in data.get("tools", [])]
+    return AgentSpec(**{**known(AgentSpec, data), "tools": tools})
 
 
 def _check_output(output: Any) -> None:
@@ -317,11 +349,6 @@ def _check_output(output: Any) -> None:
         json.dumps(output, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError("the agent returned what JSON can't hold: %s" % error) from None
-
-
-def _known(form: type, data: Mapping[str, Any]) -> Params:
-    """Return the fields that this version knows: a later host may send more."""
-    return {field.name: data[field.name] for field in dataclasses.fields(form) if field.name in data}
 
 
 def _import_adapter(folder: str, module: str) -> types.ModuleType:

@@ -2,7 +2,7 @@
 
 __all__ = ["PROTOCOL_VERSION", "ErrorCode", "Method", "compatible"]
 
-PROTOCOL_VERSION = "1.0"
+PROTOCOL_VERSION = "1.1"
 """major.minor: peers of one major understand each other; a minor only adds."""
 
 
@@ -20,6 +20,12 @@ class Method:
     SHUTDOWN = "shutdown"
     # worker to host
     TOOL_CALL = "tool.call"
+    EFFECT_OPEN = "effect.open"
+    EFFECT_CLOSE = "effect.close"
+    VALUE_TAKE = "value.take"
+    CHECKPOINT_SAVE = "checkpoint.save"
+    QUESTION_ASK = "question.ask"
+    RUN_CALL = "run.call"
     EVENT_EMIT = "event.emit"  # notification
     LOG_WRITE = "log.write"  # notification
     RUN_WARN = "run.warn"  # notification
