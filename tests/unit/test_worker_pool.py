@@ -203,6 +203,12 @@ async def test_a_concurrency_in_the_spec_bounds_a_worker_that_can_serve_many() -
         assert [each.worker is not None for each in leases] == [True, True, False]
 
 
+async def test_a_pool_bounds_what_a_spec_allows() -> None:
+    async with pool(Starter(), workers_per_key=1, runs_per_worker=2) as made:
+        leases = [await lease(made, spec(concurrency=3)) for _ in range(3)]
+        assert [each.worker is not None for each in leases] == [True, True, False]
+
+
 async def test_a_concurrency_in_the_spec_gives_no_more_to_a_worker_that_cannot() -> None:
     async with pool(Starter(concurrent=False), workers_per_key=1) as made:
         leases = [await lease(made, spec(concurrency=5)) for _ in range(2)]

@@ -1,5 +1,6 @@
 """Where a project's host is: its socket, its lock, its log. Imports little: every command passes here."""
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -10,7 +11,10 @@ from pathlib import Path
 from agentforge.config import STATE_DIR
 from agentforge.errors.host import SocketUnusable
 
-__all__ = ["HostPlace", "answers", "host_place"]
+__all__ = ["HostPlace", "Told", "answers", "host_place", "listens"]
+
+_ANSWER_S = 3.0
+_QUESTION = b"GET /v1/host HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +41,82 @@ def host_place(root: Path) -> HostPlace:
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     state = root / STATE_DIR
     place = HostPlace(root, _socket_folder() / f"{name}.sock", state / "host.log", state / "host.lock")
-    told = _told_socket(place.lock)
-    if told is not None and told != place.socket and answers(elsewhere := replace(place, socket=told)):
-        return elsewhere
-    return place
+    told = Told.read(place.lock)
+    if told is None or not told.shared or told.socket == place.socket or not _is_own_socket(told.socket):
+        return place
+    elsewhere = replace(place, socket=told.socket)
+    return elsewhere if listens(elsewhere) else place
 
 
-def answers(place: HostPlace) -> bool:
-    """Whether something listens on the host's socket."""
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(str(place.socket))
-    except OSError:
-        return False
-    finally:
-        probe.close()
+def listens(place: HostPlace) -> bool:
+    """Whether a process takes connections on the host's socket: a stopped one does, too."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.settimeout(_ANSWER_S)
+        try:
+            probe.connect(str(place.socket))
+        except OSError:
+            return False
     return True
 
 
-def _told_socket(lock: Path) -> Path | None:
-    """Return the socket that a host has written into its lock file, if it is ours: a project may come from anybody."""
+def answers(place: HostPlace, within_s: float = _ANSWER_S) -> bool:
+    """Whether a host answers on the host's socket; one that is stopped or hangs does not. Blocks up to `within_s`."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.settimeout(within_s)
+        try:
+            probe.connect(str(place.socket))
+            probe.sendall(_QUESTION)
+            return probe.recv(1) != b""
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a host writes into its lock file about itself, as lines of a word and a value."""
+
+    process: str
+    """Which process it is in (`ProcessId`)."""
+    socket: Path
+    shared: bool
+    """Whether it serves everybody, or only the process that it is in."""
+    own_process: bool
+    """Whether its process is there for it alone, and not a user's program."""
+    lease_s: float
+    """Seconds without a sign of life after which it may be taken for dead."""
+
+    @classmethod
+    def read(cls, lock: Path) -> "Told | None":
+        """Return what a lock file says; None if there is none, or nothing that a host has written."""
+        try:
+            lines = os.fsdecode(lock.read_bytes()).splitlines()
+            said = dict(line.split(" ", 1) for line in lines)
+            serves, runs_in = said["serves"], said["in"]
+            return cls(
+                said["process"], Path(said["socket"]), serves == "all", runs_in == "host", float(said["lease_s"])
+            )
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def to_bytes(self) -> bytes:
+        """Return it as `read` reads it."""
+        lines = {
+            "process": self.process,
+            "socket": os.fspath(self.socket),
+            "serves": "all" if self.shared else "one",
+            "in": "host" if self.own_process else "program",
+            "lease_s": f"{self.lease_s:g}",
+        }
+        return b"".join(os.fsencode(f"{word} {value}\n") for word, value in lines.items())
+
+
+def _is_own_socket(path: Path) -> bool:
+    """Whether a socket that a lock file names is ours: a project may come from anybody."""
     try:
-        told = Path(os.fsdecode(lock.read_bytes()))
-        found = told.lstat()
+        found = path.lstat()
     except (OSError, ValueError):
-        return None
-    ours = told.is_absolute() and stat.S_ISSOCK(found.st_mode) and found.st_uid in _own_users()
-    return told if ours else None
+        return False
+    return path.is_absolute() and stat.S_ISSOCK(found.st_mode) and found.st_uid in _own_users()
 
 
 def _own_users() -> set[int]:

@@ -13,15 +13,16 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from agentforge.api.place import HostPlace, answers, host_place
+from agentforge.api.place import HostPlace, answers, host_place, listens
 from agentforge.config import STATE_DIR
 from agentforge.errors import ErrorInfo
-from agentforge.errors.host import HostGone, HostStartFailed, RemoteError
+from agentforge.errors.host import HostAlreadyRuns, HostGone, HostStartFailed, RemoteError
 
 __all__ = ["ensure_host", "make_state_folder", "started_host"]
 
 _START_TIMEOUT_S = 60
 _LEAVE_TIMEOUT_S = 15
+_LOG_LIMIT = 5 * 2**20
 # What a host needs to reach package indexes and to find its folders; keys come with each run instead.
 _PASSED_PREFIXES = ("AGENTFORGE_", "UV_", "PIP_", "XDG_", "LC_", "SSL_CERT")
 _PASSED = frozenset(
@@ -36,7 +37,8 @@ _PASSED = frozenset(
 def ensure_host(root: Path, environ: Mapping[str, str] = os.environ) -> HostPlace:
     """Start the project's host unless it runs, and return where it is.
 
-    Of several commands one starts it. Raises HostStartFailed, or what the host itself says is wrong.
+    Of several commands one starts it. One that runs but does not answer is replaced once its lease is over. Raises
+    HostStartFailed, or what the host itself says is wrong.
     """
     place = host_place(root)
     if _serves(place):
@@ -45,7 +47,12 @@ def ensure_host(root: Path, environ: Mapping[str, str] = os.environ) -> HostPlac
     with _starting(place):
         place = host_place(root)
         if not _serves(place):
-            _start(place, environ)
+            try:
+                _start(place, environ)
+            except RemoteError as error:
+                if error.code != HostAlreadyRuns.code or not listens(host_place(root)):
+                    raise
+                return host_place(root)  # it was only too busy to answer us in time
     return place
 
 
@@ -88,6 +95,7 @@ def _start(place: HostPlace, environ: Mapping[str, str]) -> None:
         str(writer),
     ]
     try:
+        _rotate(place.log)
         with place.log.open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -127,6 +135,13 @@ def _starting(place: HostPlace) -> Iterator[None]:
     with place.lock.with_suffix(".starting").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _rotate(log: Path) -> None:
+    """Begin a new log if this one is long; of the old ones the last is kept."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > _LOG_LIMIT:
+            log.replace(log.with_name(f"{log.name}.1"))
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:

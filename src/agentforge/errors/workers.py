@@ -2,7 +2,7 @@
 
 from agentforge.errors.tree import AgentForgeError
 
-__all__ = ["HandshakeFailed", "WorkerDied", "WorkerSilent", "WorkerStartFailed"]
+__all__ = ["HandshakeFailed", "RemainsAlive", "WorkerDied", "WorkerSilent", "WorkerStartFailed"]
 
 
 class WorkerStartFailed(AgentForgeError):
@@ -35,3 +35,10 @@ class WorkerSilent(AgentForgeError):
     code = "AF404"
     origin = "worker"
     default_hint = "Something blocks the worker's loop; a blocking agent belongs into a plain function."
+
+
+class RemainsAlive(AgentForgeError):
+    """Workers that an earlier host of the project has left do not end, so its runs can't be gone on with."""
+
+    code = "AF405"
+    default_hint = "End the processes that the message names, then run the command again."

@@ -6,6 +6,7 @@ through the engine.
 
 from agentforge.workers.pool import Pool, PoolLimits
 from agentforge.workers.process import Handlers, Worker, WorkerTimeouts
+from agentforge.workers.remains import WorkersFolder, workers_gone
 from agentforge.workers.spec import AdapterCode, WorkerSpec
 from agentforge.workers.trial import Trial, TrialRun
 from agentforge.workers.zip import worker_zip
@@ -20,5 +21,7 @@ __all__ = [
     "Worker",
     "WorkerSpec",
     "WorkerTimeouts",
+    "WorkersFolder",
     "worker_zip",
+    "workers_gone",
 ]

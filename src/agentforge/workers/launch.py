@@ -1,11 +1,14 @@
 """Starting a worker's process: its command line, its constructed environment, its folders."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentforge.workers.remains import WorkersFolder
 from agentforge.workers.spec import WorkerSpec
 
 __all__ = ["Launched", "launch"]
@@ -23,29 +26,36 @@ class Launched:
     log: Path
 
 
-async def launch(spec: WorkerSpec, pyz: Path, folder: Path) -> Launched:
-    """Start the process of a worker. Its HOME and scratch are below `folder`. Raises OSError if it can't start.
+async def launch(spec: WorkerSpec, pyz: Path, folder: Path, workers: WorkersFolder | None = None) -> Launched:
+    """Start the process of a worker. Its HOME and scratch are below `folder`.
 
-    What the interpreter says before the worker captures its own output goes to `folder`/start.log.
+    It holds a share of the lock of `workers`, where it is one of a host's. Raises OSError if it can't start, LeaseLost
+    if a later host serves the project. What the interpreter says before the worker captures its own output goes to
+    `folder`/start.log.
     """
+    if workers is not None:
+        workers.require()
     home = folder / "home"
     scratch = folder / "tmp"
     for path in (home, scratch):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / "start.log"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    descriptors = [theirs.fileno(), *([workers.descriptor] if workers is not None else [])]
     try:
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *_command(spec, pyz, theirs.fileno()),
+                *_command(spec, pyz, *descriptors),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=_variables(spec, home, scratch),
                 cwd=scratch,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=descriptors,
                 start_new_session=True,
             )
+        if workers is not None:
+            _record(workers, folder, process)
     except BaseException:
         ours.close()
         raise
@@ -54,7 +64,16 @@ async def launch(spec: WorkerSpec, pyz: Path, folder: Path) -> Launched:
     return Launched(process, ours, home, log)
 
 
-def _command(spec: WorkerSpec, pyz: Path, descriptor: int) -> list[str]:
+def _record(workers: WorkersFolder, folder: Path, process: asyncio.subprocess.Process) -> None:
+    try:
+        workers.record(folder, process.pid)
+    except OSError:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        raise
+
+
+def _command(spec: WorkerSpec, pyz: Path, descriptor: int, lock: int | None = None) -> list[str]:
     return [
         str(spec.python),
         "-s",
@@ -65,6 +84,7 @@ def _command(spec: WorkerSpec, pyz: Path, descriptor: int) -> list[str]:
         spec.kind,
         "--parent",
         str(os.getpid()),
+        *(["--lock", str(lock)] if lock is not None else []),
     ]
 
 

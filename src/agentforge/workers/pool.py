@@ -214,7 +214,8 @@ class Pool:
         if not isinstance(capabilities, dict):
             raise HandshakeFailed(f"worker `{worker.spec.label}` says of its capabilities `{capabilities!r:.200}`")
         concurrent = bool(capabilities.get("native_concurrent" if worker.spec.native else "concurrent"))
-        return (worker.spec.concurrency or self._limits.runs_per_worker) if concurrent else 1
+        most = self._limits.runs_per_worker
+        return min(worker.spec.concurrency or most, most) if concurrent else 1
 
     def _forget(self, group: _Group, worker: Worker) -> None:
         group.seats = [seat for seat in group.seats if seat.worker is not worker]

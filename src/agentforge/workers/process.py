@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import msgspec
 
 from agentforge.errors.workers import HandshakeFailed, WorkerDied, WorkerSilent, WorkerStartFailed
 from agentforge.workers.launch import Launched, launch
+from agentforge.workers.remains import WorkersFolder
 from agentforge.workers.spec import WorkerSpec
 from agentforge_worker.wire import (
     PROTOCOL_VERSION,
@@ -52,6 +54,8 @@ class Handlers:
     event: Callable[["Worker", Params], None] | None = None
     log: Callable[["Worker", Params], None] | None = None
     warn: Callable[["Worker", Params], None] | None = None
+    effects: Mapping[str, Callable[["Worker", Params], Awaitable[Any]]] = field(default_factory=dict)
+    """By method, the effects other than tool calls."""
 
 
 class Worker:
@@ -89,13 +93,15 @@ class Worker:
         folder: Path,
         handlers: Handlers,
         timeouts: WorkerTimeouts = WorkerTimeouts(),
+        workers: WorkersFolder | None = None,
     ) -> "Worker":
-        """Start a worker and shake hands with it.
+        """Start a worker and shake hands with it; `workers` is where those of a host are.
 
-        Raises WorkerStartFailed when the process does not come up, HandshakeFailed when it comes up wrong.
+        Raises WorkerStartFailed when the process does not come up, HandshakeFailed when it comes up wrong, LeaseLost
+        when a later host serves the project.
         """
         try:
-            launched = await launch(spec, pyz, folder)
+            launched = await launch(spec, pyz, folder, workers)
         except OSError as error:
             raise WorkerStartFailed(f"`{spec.python}` can't be started: {error.strerror}") from error
         worker = cls(worker_id, spec, launched, timeouts)
@@ -216,8 +222,10 @@ class Worker:
         return params
 
     def _bind_handlers(self, handlers: Handlers) -> Mapping[str, Callable[[Params], Awaitable[Any]]]:
-        tool_call = handlers.tool_call
-        return {Method.TOOL_CALL: lambda params: tool_call(self, params)} if tool_call else {}
+        requests = dict(handlers.effects)
+        if handlers.tool_call is not None:
+            requests[Method.TOOL_CALL] = handlers.tool_call
+        return {method: functools.partial(handler, self) for method, handler in requests.items()}
 
     def _bind_listeners(self, handlers: Handlers) -> Mapping[str, Callable[[Params], None]]:
         listeners: dict[str, Callable[[Params], None]] = {Method.HEARTBEAT: self._beat}

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ class AdapterCode:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorkerSpec:
     """The isolation boundary as a value: runs with equal specs may share a worker, others never do."""
 
@@ -38,11 +39,13 @@ class WorkerSpec:
     native: bool = False
     """Whether it serves the user's own agent code, whose clients know one key a process."""
     concurrency: int = 0
-    """Runs at once in one process; 0: as many as the pool allows."""
+    """Most runs at once in one process, within what the pool allows; 0: as many as it allows."""
+    alone: str = ""
+    """The one run that it is for, if it is not shared."""
     label: str = ""
     """Name in logs and lists."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Equal for specs that may share a worker."""
         parts = (
@@ -54,5 +57,6 @@ class WorkerSpec:
             sorted(self.variables.items()),
             self.native,
             self.concurrency,
+            self.alone,
         )
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:24]
