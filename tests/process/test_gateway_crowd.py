@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from agentforge.gateway import Gateway, Grant, ModelCall, ModelFailure, ModelResponse, Secret, Upstream
 
@@ -106,3 +108,42 @@ async def test_a_model_that_is_killed_breaks_the_stream_for_the_framework(
             assert answer.status == 502
     await gateway.close()
     assert [failure.code for failure in observer.failures] == ["AF507", "AF505"]
+
+
+async def test_calls_wait_for_a_connection_where_descriptors_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, under_way, most = 1024 // 2 - 256, 0, 0
+    full = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        if most >= limit:
+            full.set()
+        await full.wait()
+        await asyncio.sleep(0.1)  # one call too many would come meanwhile
+        under_way -= 1
+        return web.json_response({"choices": [{"message": {"content": "hello"}}]})
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    gateway = Gateway(Counting())
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/chat/completions"
+    await gateway.open_door(listening, "w")
+    upstream = Upstream("default", "openai", f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "m", None)
+    headers = {"Authorization": f"Bearer {gateway.grant(Grant('run', 1, 'w', {'default': upstream}))}"}
+
+    async def call(client: aiohttp.ClientSession) -> int:
+        async with client.post(url, json={"model": "default", "messages": []}, headers=headers) as answer:
+            return answer.status
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+        assert await asyncio.gather(*(call(client) for _ in range(400))) == [200] * 400
+    assert most == limit
+    await gateway.close()
+    await runner.cleanup()

@@ -18,6 +18,10 @@ base_url = "https://models.example.com/v1/"
 api_key = "${env:MY_KEY}"
 model = "big"
 settings = { temperature = 0.2, stop = "END" }
+concurrency = 5
+requests_per_minute = 60
+tokens_per_minute = 10000
+cache_ttl_s = 3600
 
 [models.small-one]
 base_url = "${env:SMALL_URL}"
@@ -29,6 +33,18 @@ level = "strict"
 [durability]
 level = "full"
 on_divergence = "stop"
+max_attempts = 9
+retain_days = 0.5
+
+[queue]
+max_runs = 100
+max_queued = 0
+
+[queue.frameworks]
+crewai = 4
+
+[queue.agents]
+expenses = 2
 
 [tools]
 python = "3.11"
@@ -36,9 +52,13 @@ requirements = ["pandas>=2"]
 
 [host]
 idle_s = 60
+drain_s = 1.5
+lease_s = 30
 
 [workers]
 max_workers = 3
+runs_per_worker = 10
+workers_per_key = 1
 """
 
 
@@ -87,6 +107,27 @@ def test_every_key_of_the_file_arrives(tmp_path):
     assert (config.host.idle_s, config.workers.max_workers) == (60, 3)
 
 
+def test_every_limit_of_the_file_arrives(tmp_path):
+    config = project_in(tmp_path, FULL).config
+    model, small = config.models["default"], config.models["small-one"]
+    assert (model.concurrency, model.requests_per_minute, model.tokens_per_minute) == (5, 60, 10_000)
+    assert (model.cache_ttl_s, small.cache_ttl_s, small.concurrency) == (3600, 0, None)
+    assert (config.queue.max_runs, config.queue.max_queued) == (100, 0)
+    assert (config.queue.frameworks, config.queue.agents) == ({"crewai": 4}, {"expenses": 2})
+    assert (config.durability.max_attempts, config.durability.retain_days) == (9, 0.5)
+    assert (config.host.drain_s, config.host.lease_s) == (1.5, 30)
+    assert (config.workers.runs_per_worker, config.workers.workers_per_key) == (10, 1)
+
+
+def test_without_a_word_there_are_no_limits_on_runs_and_none_is_deleted(tmp_path):
+    config = load_project(tmp_path, {}).config
+    assert (config.queue.max_runs, config.queue.max_queued) == (None, 100_000)
+    assert (config.queue.frameworks, config.queue.agents) == ({}, {})
+    assert (config.durability.max_attempts, config.durability.retain_days) == (5, None)
+    assert (config.host.drain_s, config.host.lease_s) == (10, 15)
+    assert (config.workers.runs_per_worker, config.workers.workers_per_key) == (1000, None)
+
+
 def test_the_digest_follows_the_meaning_not_the_text(tmp_path):
     first = project_in(tmp_path, FULL).config_digest
     assert project_in(tmp_path, "# a comment\n" + FULL).config_digest == first
@@ -118,6 +159,20 @@ def test_variables_override_the_file(tmp_path):
     assert config.models["default"].model == "big"
 
 
+def test_variables_set_what_has_no_default_and_whole_tables(tmp_path):
+    environ = {
+        "AGENTFORGE_QUEUE_MAX_RUNS": "7",
+        "AGENTFORGE_QUEUE_FRAMEWORKS": '{"langchain": 3}',
+        "AGENTFORGE_MODELS_DEFAULT_REQUESTS_PER_MINUTE": "30",
+        "AGENTFORGE_DURABILITY_RETAIN_DAYS": "2.5",
+    }
+    config = project_in(tmp_path, FULL, environ).config
+    assert config.queue.max_runs == 7
+    assert config.queue.frameworks == {"langchain": 3}
+    assert config.models["default"].requests_per_minute == 30
+    assert config.durability.retain_days == 2.5
+
+
 def test_lists_in_variables_may_be_json(tmp_path):
     config = project_in(tmp_path, "", {"AGENTFORGE_TOOLS_REQUIREMENTS": '["a>=1", "b"]'}).config
     assert config.tools.requirements == ("a>=1", "b")
@@ -137,6 +192,18 @@ def test_lists_in_variables_may_be_json(tmp_path):
             "soon",
             "AF104",
             '`AGENTFORGE_HOST_IDLE_S`: `host.idle_s` is `"soon"`; expected a number',
+        ),
+        (
+            "AGENTFORGE_QUEUE_MAX_RUNS",
+            "many",
+            "AF104",
+            '`AGENTFORGE_QUEUE_MAX_RUNS`: `queue.max_runs` is `"many"`; expected a whole number',
+        ),
+        (
+            "AGENTFORGE_QUEUE_AGENTS",
+            "expenses=2",
+            "AF104",
+            '`AGENTFORGE_QUEUE_AGENTS`: `queue.agents` is `"expenses=2"`; expected keys with values',
         ),
         (
             "AGENTFORGE_SANDBOX_LVEL",
@@ -233,6 +300,30 @@ CASES = {
         "`{file}:2:15`: `workers.max_workers` is `0`; expected 1 or more",
         "Most workers at the same time; further runs are queued.",
     ),
+    "no run at all": (
+        "[queue]\nmax_runs = 0\n",
+        "AF104",
+        "`{file}:2:12`: `queue.max_runs` is `0`; expected 1 or more",
+        "Most runs at the same time in this host (default: as many as its limit on open files allows).",
+    ),
+    "limit that is no number": (
+        '[queue.agents]\nexpenses = "two"\n',
+        "AF104",
+        '`{file}:2:12`: `queue.agents.expenses` is `"two"`; expected a whole number',
+        "Most runs at the same time by the name of their agent, for example `expenses = 2`.",
+    ),
+    "release in place of a framework": (
+        '[queue.frameworks]\n"crewai@1" = 2\n',
+        "AF104",
+        "`{file}:2:1`: `crewai@1` can't be the name of a framework",
+        "Use the name alone, as in `agentforge framework list`: a limit holds for all its releases.",
+    ),
+    "no agent's name": (
+        "[queue]\nagents = { 7up = 2 }\n",
+        "AF104",
+        "`{file}:2:12`: `7up` can't be an agent's name",
+        "Use the `name` that the agent file says.",
+    ),
     "bad requirement": (
         '[tools]\nrequirements = [\n  "ok",\n  "pandas>>2",\n]\n',
         "AF104",
@@ -314,14 +405,15 @@ JUNK = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["models", "default", "settings", "stop", "level", "api_key", "model", "x"]), inner
+            st.sampled_from(["models", "default", "settings", "stop", "level", "api_key", "model", "agents", "x"]),
+            inner,
         )
     ),
     max_leaves=10,
 )
 
 
-@given(st.dictionaries(st.sampled_from(["models", "sandbox", "tools", "host", "y"]), JUNK))
+@given(st.dictionaries(st.sampled_from(["models", "sandbox", "tools", "host", "queue", "y"]), JUNK))
 def test_whatever_a_file_holds_is_a_configuration_or_an_error_of_ours(data):
     told = {"message": "fine"}
     try:

@@ -257,6 +257,7 @@ def test_the_public_names_are_these() -> None:
         "UpstreamKind",
         "Usage",
         "failure_error",
+        "most_connections",
         "request_hash",
     ]
     assert all(hasattr(agentforge.gateway, name) for name in agentforge.gateway.__all__)

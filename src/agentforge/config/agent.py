@@ -62,8 +62,12 @@ class AgentDefinition:
         return self.file.settings.given()
 
     def spec(self) -> dict[str, Any]:
-        """Return what it declares as JSON, defaults filled in: the record of an agent version."""
-        return self.file.model_dump(mode="json", exclude_none=True)
+        """Return what it declares as JSON, defaults filled in: the record of an agent version.
+
+        `AgentFile` reads it again: what a native agent must not declare is left out.
+        """
+        left_out = set(self.file.portable_keys()) if self.file.native is not None else None
+        return self.file.model_dump(mode="json", exclude_none=True, exclude=left_out)
 
     def place(self, *path: str | int) -> str:
         """Return where a key's value stands, for messages of later layers: `agent.yaml:5:8`."""

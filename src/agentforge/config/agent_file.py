@@ -153,6 +153,8 @@ class AgentFile(Section):
     """Alias of a model of the project, `local`, or `provider:model`."""
     settings: ModelSettings = ModelSettings()
     """Sampling settings; they win over those of the model's alias."""
+    cache: bool | None = None
+    """Whether recorded answers of the model serve identical requests (default: if its alias sets `cache_ttl_s`)."""
     tools: Annotated[tuple[Tool, ...], Strict(False)] = ()
     """Functions that the agent can call."""
     output: dict[str, Any] | None = None

@@ -21,6 +21,7 @@ __all__ = [
     "HostConfig",
     "ModelConfig",
     "ProjectConfig",
+    "QueueConfig",
     "Requirements",
     "SandboxConfig",
     "SandboxLevel",
@@ -31,6 +32,8 @@ __all__ = [
 
 SandboxLevel = Literal["strict", "standard", "none"]
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FRAMEWORK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_AGENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _PYTHON = re.compile(r"3\.\d{1,2}(\.\d{1,3})?")
 _REFERENCE_HINT = "Write `${env:NAME}` with the name of an environment variable."
 
@@ -56,6 +59,7 @@ def _checked_text(value: str) -> str:
 Requirements = Annotated[tuple[Annotated[str, AfterValidator(_checked_requirement)], ...], Strict(False)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_checked_text)]
 Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class ModelConfig(Section):
@@ -73,6 +77,14 @@ class ModelConfig(Section):
     """Of an embedded model, which can't choose by itself: begin with a `tool` (the default) or with the `answer`."""
     settings: ModelSettings = ModelSettings()
     """Sampling settings for every agent that uses this model and does not set them itself."""
+    concurrency: Count | None = None
+    """Most runs at the same time that use this model; further ones wait in line (default: no limit)."""
+    requests_per_minute: Count | None = None
+    """Most requests in any 60 seconds; further ones wait their turn (default: no limit)."""
+    tokens_per_minute: Count | None = None
+    """Tokens of a minute, input and output together: who used more makes the next requests wait (default: no limit)."""
+    cache_ttl_s: Seconds = 0.0
+    """Seconds for which a complete answer is given again to an identical request; 0 asks the model each time."""
 
     @field_validator("api_key")
     @classmethod
@@ -139,6 +151,10 @@ class DurabilityConfig(Section):
     """`process` survives the end of the host, `full` also a power loss (every commit waits for the disk)."""
     on_divergence: Literal["wait", "continue", "stop"] = "wait"
     """What a resumed run does when it asks for something else than before: `wait` for you, `continue`, or `stop`."""
+    max_attempts: Count = 5
+    """Attempts without one more finished effect after which a run fails, with AF710."""
+    retain_days: Annotated[float, Field(gt=0)] | None = None
+    """Days after which a finished run is deleted with all that was recorded of it (default: runs are kept for ever)."""
 
 
 class ToolsConfig(Section):
@@ -172,13 +188,52 @@ class HostConfig(Section):
 
     idle_s: Seconds = 900.0
     """Seconds without a run or a client after which the host leaves."""
+    drain_s: Seconds = 10.0
+    """Seconds that runs under way may take to end when the host is told to stop; the next host resumes the others."""
+    lease_s: Annotated[float, Field(gt=0)] = 15.0
+    """Seconds without a sign of life after which another host may take the project over."""
+
+
+class QueueConfig(Section):
+    """How many runs are executed at once; the others wait in line."""
+
+    max_runs: Count | None = None
+    """Most runs at the same time in this host (default: as many as its limit on open files allows)."""
+    max_queued: Annotated[int, Field(ge=0)] = 100_000
+    """Most runs that wait in line; further ones are refused with AF722."""
+    frameworks: dict[str, Count] = {}
+    """Most runs at the same time by the framework they run on, for example `crewai = 4`."""
+    agents: dict[str, Count] = {}
+    """Most runs at the same time by the name of their agent, for example `expenses = 2`."""
+
+    @field_validator("frameworks")
+    @classmethod
+    def _names_of_frameworks(cls, limits: dict[str, int]) -> dict[str, int]:
+        for name in limits:
+            if not _FRAMEWORK.fullmatch(name):
+                hint = "Use the name alone, as in `agentforge framework list`: a limit holds for all its releases."
+                raise refusal(f"`{name}` can't be the name of a framework", hint, key=name)
+        return limits
+
+    @field_validator("agents")
+    @classmethod
+    def _names_of_agents(cls, limits: dict[str, int]) -> dict[str, int]:
+        for name in limits:
+            if not _AGENT.fullmatch(name):
+                hint = "Use the `name` that the agent file says."
+                raise refusal(f"`{name}` can't be an agent's name", hint, key=name)
+        return limits
 
 
 class WorkersConfig(Section):
     """The processes that agents run in."""
 
-    max_workers: Annotated[int, Field(ge=1)] = 16
+    max_workers: Count = 16
     """Most workers at the same time; further runs are queued."""
+    workers_per_key: Count | None = None
+    """Most workers for runs of one agent version on one release (default: as many as there are cores, 2 at least)."""
+    runs_per_worker: Count = 1000
+    """Most runs at the same time in a worker that can serve many."""
     idle_s: Seconds = 300.0
     """Seconds without a run after which a worker is stopped."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 60.0
@@ -196,6 +251,8 @@ class ProjectConfig(Section):
     """How workers are fenced in."""
     durability: DurabilityConfig = DurabilityConfig()
     """What a run survives."""
+    queue: QueueConfig = QueueConfig()
+    """How many runs are executed at once; the others wait in line."""
     tools: ToolsConfig = ToolsConfig()
     """The environment of python tools, locked like any other."""
     host: HostConfig = HostConfig()

@@ -1,11 +1,12 @@
 """`AGENTFORGE_<SECTION>_<KEY>` variables that override `agentforge.toml`, for example `AGENTFORGE_SANDBOX_LEVEL`.
 
 Models are `AGENTFORGE_MODELS_<ALIAS>_<KEY>`; an alias that no file has is made, in lower case with `_`. Lists are
-JSON arrays or one item a line, `settings` is a JSON object. Variables of other shapes (`AGENTFORGE_HOME`,
-`AGENTFORGE_HOST`, `AGENTFORGE_MODEL`, ...) belong to other parts and are left alone.
+JSON arrays or one item a line, tables (`settings`, `[queue] agents`) are JSON objects. Variables of other shapes
+(`AGENTFORGE_HOME`, `AGENTFORGE_HOST`, `AGENTFORGE_MODEL`, ...) belong to other parts and are left alone.
 """
 
 import json
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -100,15 +101,30 @@ def _annotation(path: KeyPath) -> Any:
 
 def _value(annotation: Any, text: str) -> object:
     """Return a variable's text as the setting's type; text that does not fit stays text and is refused later."""
-    types = set(typing.get_args(annotation)) | {annotation}
+    allowed = set(_alternatives(annotation))
     try:
-        if int in types:
+        if int in allowed:
             return int(text)
-        if float in types:
+        if float in allowed:
             return float(text)
-        if text.lstrip().startswith(("[", "{")) and str not in types:
+        if text.lstrip().startswith(("[", "{")) and str not in allowed:
             return json.loads(text)
     except ValueError:
         return text
-    is_list = typing.get_origin(annotation) is tuple
+    is_list = tuple in allowed
     return [line.strip() for line in text.splitlines() if line.strip()] if is_list else text
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """Yield the types that a value may have, without what constrains them: `Annotated[int, ...] | None` is int or None.
+
+    Of a list or table that is `tuple` or `dict`, whatever is in it.
+    """
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _alternatives(typing.get_args(annotation)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for each in typing.get_args(annotation):
+            yield from _alternatives(each)
+    else:
+        yield origin or annotation

@@ -9,6 +9,7 @@ from agentforge.gateway.canonical import request_hash
 from agentforge.gateway.door import Door
 from agentforge.gateway.failures import failure_error
 from agentforge.gateway.gateway import Gateway
+from agentforge.gateway.pacing import most_connections
 from agentforge.gateway.tokens import TOKEN_PREFIX
 from agentforge.gateway.types import (
     CallObserver,
@@ -44,5 +45,6 @@ __all__ = [
     "UpstreamKind",
     "Usage",
     "failure_error",
+    "most_connections",
     "request_hash",
 ]

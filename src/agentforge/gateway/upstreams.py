@@ -14,6 +14,7 @@ from yarl import URL
 from agentforge.config.trust import tls_context
 from agentforge.errors import AgentForgeError
 from agentforge.gateway.failures import local_failure, where
+from agentforge.gateway.pacing import PacedTcpConnector, PacedUnixConnector
 from agentforge.gateway.types import EmbeddedModel, Timeouts, Upstream
 
 __all__ = ["UpstreamPool", "translated"]
@@ -121,9 +122,7 @@ class UpstreamPool:
         """Return the session of a Unix socket, or the one for everything on TCP (empty path)."""
         if socket_path not in self._sessions:
             connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(socket_path, limit=0, keepalive_timeout=_KEEP_ALIVE_S)
-                if socket_path
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+                PacedUnixConnector(socket_path, _KEEP_ALIVE_S) if socket_path else PacedTcpConnector(_KEEP_ALIVE_S)
             )
             self._sessions[socket_path] = aiohttp.ClientSession(
                 connector=connector,
