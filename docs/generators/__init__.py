@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from agentforge import __version__
 from generators.command_line import cli
+from generators.exports import run_export, run_export_schema
 from generators.http_api import api, openapi
 from generators.interfaces import adapter, python
 from generators.listings import errors, features, frameworks
@@ -22,6 +23,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "frameworks": frameworks,
     "project": project,
     "python": python,
+    "run_export": run_export,
     "version": lambda: f"This is the documentation of AgentForge {__version__}.",
 }
-FILES: dict[str, Callable[[], str]] = {"reference/openapi.json": openapi}
+FILES: dict[str, Callable[[], str]] = {
+    "reference/openapi.json": openapi,
+    "reference/run-export.schema.json": run_export_schema,
+}

@@ -45,7 +45,7 @@ async def test_a_watcher_that_caught_up_waits_for_the_last_event_while_it_is_com
     watcher = asyncio.create_task(watch())
     while not seen:
         await asyncio.sleep(0)
-    ending = asyncio.create_task(feed.finish({"status": "succeeded"}, "run.finished", {}))
+    ending = asyncio.create_task(feed.finish({"status": "succeeded"}, [("run.finished", {})]))
     await asyncio.sleep(0)  # the commit is under way now; wake the watcher in the middle of it
     feed._publish([])
     await asyncio.gather(ending, watcher)
@@ -57,7 +57,7 @@ async def test_events_are_numbered_without_gaps_and_late_ones_are_dropped(tmp_pa
     feed, store = await _feed(tmp_path)
     for number in range(50):
         feed.emit("step.started", {"step": number})
-    await feed.finish({"status": "failed"}, "run.finished", {})
+    await feed.finish({"status": "failed"}, [("run.finished", {})])
     feed.emit("log.written", {"text": "too late"})
     kinds = [(event.seq, event.kind) async for event in feed.watch()]
     assert [seq for seq, _ in kinds] == list(range(1, 52))
@@ -69,7 +69,7 @@ async def test_a_watcher_that_resumes_gets_the_rest_and_nothing_twice(tmp_path: 
     feed, store = await _feed(tmp_path)
     for number in range(10):
         feed.emit("step.started", {"step": number})
-    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    await feed.finish({"status": "succeeded"}, [("run.finished", {})])
     assert [event.seq async for event in feed.watch(after=7)] == [8, 9, 10, 11]
     await store.close()  # type: ignore[attr-defined]
 
@@ -99,7 +99,7 @@ async def test_nothing_is_seen_before_it_is_committed(tmp_path: Path, monkeypatc
         feed.emit("step.started", {"step": number})
         if number % 3 == 0:
             await feed.flush()
-    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    await feed.finish({"status": "succeeded"}, [("run.finished", {})])
     await watcher
     assert committed == list(range(1, 22))
     await store.close()  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ async def test_a_late_watcher_reads_what_is_no_longer_kept_from_the_store(
         feed.emit("step.started", {"step": number})
         if number % 3 == 0:
             await feed.flush()
-    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    await feed.finish({"status": "succeeded"}, [("run.finished", {})])
     for after in (0, 7, 25, 29, 31):
         assert [event.seq async for event in feed.watch(after)] == list(range(after + 1, 32))
     await store.close()  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ async def test_a_commit_whose_caller_is_cancelled_is_whole_and_seen(tmp_path: Pa
     flushing.cancel()
     await asyncio.gather(flushing, return_exceptions=True)
     feed.emit("step.finished", {"step": 1})
-    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    await feed.finish({"status": "succeeded"}, [("run.finished", {})])
     watched = [event.kind async for event in feed.watch()]
     assert watched == ["step.started", "step.finished", "run.finished"]
     kept = await store.list_events(RunId("r"))  # type: ignore[attr-defined]
@@ -142,7 +142,7 @@ async def test_a_gap_in_the_numbers_does_not_hide_what_follows(tmp_path: Path) -
     feed.emit("step.started", {"step": 1})
     await feed.flush()
     feed.make("tool.returned", {})  # numbered for a commit that failed
-    await feed.finish({"status": "failed"}, "run.finished", {})
+    await feed.finish({"status": "failed"}, [("run.finished", {})])
     assert [event.seq async for event in feed.watch(after=1)] == [3]
     await store.close()  # type: ignore[attr-defined]
 
@@ -164,6 +164,6 @@ async def test_events_of_a_failed_commit_come_with_the_next_one(
     with pytest.raises(OSError, match="locked"):
         await feed.flush()
     await feed.flush()
-    await feed.finish({"status": "succeeded"}, "run.finished", {})
+    await feed.finish({"status": "succeeded"}, [("run.finished", {})])
     assert [event.kind async for event in feed.watch()] == ["run.started", "run.finished"]
     await store.close()  # type: ignore[attr-defined]

@@ -35,13 +35,25 @@ def test_tool_calls_come_in_the_order_of_the_calls_and_failed_ones_say_why() -> 
     ]
 
 
-def test_equal_call_ids_of_two_attempts_are_two_calls() -> None:
+def test_a_call_that_a_second_attempt_made_again_is_one_call() -> None:
     events = [
-        event(1, "tool.called", 1, call_id="tool-1", name="f", arguments={}),
-        event(2, "tool.called", 2, call_id="tool-1", name="f", arguments={}),
-        event(3, "tool.returned", 2, call_id="tool-1", name="f", result=1),
+        event(1, "tool.called", 1, call_id="a-0", name="f", arguments={}),
+        event(2, "tool.called", 2, call_id="a-0", name="f", arguments={}),
+        event(3, "tool.returned", 2, call_id="a-0", name="f", result=1),
+        event(4, "tool.called", 2, call_id="a-1", name="f", arguments={}),
     ]
-    assert tool_calls_of(events) == [{"name": "f", "arguments": {}}, {"name": "f", "arguments": {}, "result": 1}]
+    assert tool_calls_of(events) == [{"name": "f", "arguments": {}, "result": 1}, {"name": "f", "arguments": {}}]
+
+
+def test_calls_of_a_way_that_the_run_has_left_do_not_count() -> None:
+    events = [
+        event(1, "tool.called", 1, call_id="a-0", name="f", arguments={}),
+        event(2, "tool.returned", 1, call_id="a-0", name="f", result=1),
+        event(3, "tool.called", 1, call_id="b-0", name="g", arguments={}),
+        event(4, "tool.returned", 1, call_id="b-0", name="g", result=2),
+        event(5, "checkpoint.restored", 1, effect=0, until=2, voided=1),
+    ]
+    assert tool_calls_of(events) == [{"name": "f", "arguments": {}, "result": 1}]
 
 
 def test_an_event_shows_its_time_in_utc() -> None:

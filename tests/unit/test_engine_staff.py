@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentforge.engine.staff import Staff
-from agentforge.workers import Handlers, PoolLimits, Worker, WorkerSpec, WorkerTimeouts
+from agentforge.workers import Handlers, PoolLimits, Worker, WorkersFolder, WorkerSpec, WorkerTimeouts
 
 SPEC = WorkerSpec("agent", "env", Path("/python"), "v1")
 
@@ -72,7 +72,7 @@ def staff(gateway: Gateway, environments: Environments, worker: StandIn, monkeyp
     monkeypatch.setattr(Worker, "start", start)
     return Staff(
         gateway, environments, Handlers(),  # type: ignore[arg-type]
-        folder=Path("/none"), pyz=Path("/none"), limits=PoolLimits(), timeouts=WorkerTimeouts(),
+        folder=WorkersFolder(Path("/none"), -1), pyz=Path("/none"), limits=PoolLimits(), timeouts=WorkerTimeouts(),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from agentforge.engine.placing import place_folder
+from agentforge.errors.runs import VersionUnusable
 from agentforge.frameworks import Manifest, Release
 from agentforge.workers import AdapterCode
 
@@ -16,12 +17,19 @@ class AdapterStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def code(self, release: Release) -> AdapterCode:
-        """Return the adapter of a release, copied into place if it is not there yet."""
+    def code(self, release: Release, digest: str | None = None) -> AdapterCode:
+        """Return the adapter of a release, copied into place if it is not there yet.
+
+        `digest` names the one that a run was started with. Raises VersionUnusable if that is another one and gone.
+        """
         manifest = release.framework
-        target = self._folder / f"{manifest.name}-{manifest.digest[:16]}"
-        place_folder(target, lambda folder: _copy(manifest, folder))
-        return AdapterCode(target, release.adapter_module, release.adapter_class, manifest.digest)
+        wanted = digest or manifest.digest
+        target = self._folder / f"{manifest.name}-{wanted[:16]}"
+        if wanted == manifest.digest:
+            place_folder(target, lambda folder: _copy(manifest, folder))
+        elif not target.is_dir():
+            raise VersionUnusable(f"the run needs the adapter `{wanted[:16]}` of {manifest.title}, which is gone")
+        return AdapterCode(target, release.adapter_module, release.adapter_class, wanted)
 
 
 def _copy(manifest: Manifest, folder: Path) -> None:

@@ -5,71 +5,56 @@ import itertools
 import logging
 import os
 import secrets
-import shutil
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
 
-from agentforge.config import (
-    PROJECT_FILE,
-    AgentDefinition,
-    Project,
-    expand,
-    load_agent,
-    load_agent_value,
-    load_project,
-    resolve_model,
-)
+from agentforge.config import load_project
 from agentforge.engine.adapters import AdapterStore
+from agentforge.engine.children import Children
+from agentforge.engine.divergence import Divergences
+from agentforge.engine.effects import Effects
 from agentforge.engine.events import WorkerReports
 from agentforge.engine.execution import Execution, Prepared
 from agentforge.engine.feed import Feed
+from agentforge.engine.history import History
 from agentforge.engine.journal import Journal
+from agentforge.engine.lineage import Lineage
+from agentforge.engine.portable import export_run, import_run
+from agentforge.engine.preparing import Preparing, Submission, definition_of, new_run, reference_of, started
 from agentforge.engine.provision import Progress, Provision
+from agentforge.engine.queue import Queue, QueueLimits, Ticket, queue_keys
+from agentforge.engine.rates import Rates, rate_limits
+from agentforge.engine.record import Record
+from agentforge.engine.recovery import Recovery
+from agentforge.engine.responses import ResponseCache
 from agentforge.engine.results import TOOL_EVENTS, result_json, tool_calls_of
 from agentforge.engine.runner import Runner
 from agentforge.engine.staff import Staff
+from agentforge.engine.threads import Threads
 from agentforge.engine.toolcalls import ToolCalls
+from agentforge.engine.upkeep import Upkeep
 from agentforge.engine.versions import AgentVersions
 from agentforge.environments import Environment, Environments, data_home, storage_errors
 from agentforge.errors import AgentForgeError, InternalError
-from agentforge.errors.runs import AutoUnavailable, HostStopped, RunUnknown, ThreadInvalid
-from agentforge.errors.store import LeaseLost, RunNotFound
+from agentforge.errors.runs import HostStopped, RunUnknown
+from agentforge.errors.store import LeaseLost, RunNotFound, StoreClosed
 from agentforge.frameworks import Catalogue
-from agentforge.gateway import EmbeddedModel, Gateway, Secret, Upstream
+from agentforge.gateway import EmbeddedModel, Gateway, most_connections
 from agentforge.store import Event, Lease, ProjectId, Run, RunChanges, RunId, Store, open_store
-from agentforge.workers import Handlers, PoolLimits, WorkerTimeouts, worker_zip
+from agentforge.workers import Handlers, PoolLimits, Worker, WorkersFolder, WorkerTimeouts, worker_zip, workers_gone
+from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = ["Engine", "Submission"]
 
 _log = logging.getLogger(__name__)
 _RESULTS_KEPT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A run as a client asks for it."""
-
-    agent: str | Mapping[str, Any]
-    """Path of an agent file or folder, or an agent as a value."""
-    input: Any
-    base_dir: Path
-    """What relative paths start from: the client's folder."""
-    on: str | None = None
-    model: str | None = None
-    thread: str | None = None
-    stream: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
-    principal: str = "local"
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables of the client that the configuration refers to; kept in memory only."""
-    submit_key: str | None = None
+_FAULTS = "AGENTFORGE_FAULTS"
+"""`after-commit:MS` holds every answer back for so long after its effect's commit: for tests of crashes right there."""
 
 
 class Engine:
@@ -90,22 +75,30 @@ class Engine:
         self._clock = clock
         self._embedded = embedded
         self._home = home = data_home(environ)
+        self._pause_s = _fault_pause_s(environ)
         self.environments = Environments(home, environ=environ)
         catalogue = Catalogue.discover(catalogue_folders, self.environments.interpreters.exists)
         self.provision = Provision(root, catalogue, self.environments, AdapterStore(home / "adapters"))
         state = self.project.state_dir
-        self._store: Store = open_store(state / "state.db", self.project.config.durability.level)
-        self._versions = AgentVersions(self._store, state / "versions", clock)
+        self.store: Store = open_store(state / "state.db", self.project.config.durability.level)
+        self.versions = AgentVersions(self.store, state / "versions", clock)
+        self.preparing = Preparing(root, self.store, self.provision, self.versions)
         self._executions: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._numbers = itertools.count()
         self._results: OrderedDict[str, dict[str, Any]] = OrderedDict()
         """Of runs that ended lately: most are asked for right then."""
         self._closing = False
         self.last_active = time.monotonic()
-        self._loaded: tuple[object, Project] | None = None
-        self._lease: Lease
+        self.history = History(self.store)
+        self.threads = Threads(self.store)
+        self.threads = Threads(self.store)
+        self.recovery = Recovery(self, clock)
+        self.lineage = Lineage(self, clock)
+        self.lease: Lease
+        self.lease_lost = asyncio.Event()
+        """Set once a write was refused because another host has the project."""
+        self._workers: WorkersFolder
 
     @property
     def catalogue(self) -> Catalogue:
@@ -114,50 +107,95 @@ class Engine:
 
     @property
     def active(self) -> int:
-        """Runs under way."""
-        return len(self._executions)
+        """Runs under way, and those that wait for an answer with a time-out."""
+        return len(self._executions) + self.recovery.expected
+
+    @property
+    def closing(self) -> bool:
+        """Whether no run is taken any more."""
+        return self._closing
 
     async def __aenter__(self) -> "Engine":
         state = self.project.state_dir
         _make_state_folder(state)
         with storage_errors(self._home):
             pyz = worker_zip(self._home / "workers")
-        await self._store.open()
-        self._lease = await self._store.acquire_lease(ProjectId(str(self.root)), f"{os.uname().nodename}:{os.getpid()}")
-        await self._bury_the_dead()
-        journal = Journal(self._executions.get, self._clock)
-        calls = ToolCalls(self._executions.get, self._clock)
+        await self.store.open()
+        try:
+            holder = f"{os.uname().nodename}:{os.getpid()}"
+            self.lease = await self.store.acquire_lease(ProjectId(str(self.root)), holder)
+            self._workers = await workers_gone(state / "workers", self.lease.epoch)
+        except BaseException:
+            await self.store.close()
+            raise
+        self._wire(pyz)
+        self._upkeep.begin()
+        await self.recovery.begin()
+        return self
+
+    def _wire(self, pyz: Path) -> None:
+        """Make the parts and give them to each other."""
+        divergences = Divergences(self._clock)
+        self._queue = Queue(QueueLimits.of(self.project.config, most_connections()))
+        self._responses = ResponseCache(self.store, self.lease.project, self._clock)
+        rates = Rates(rate_limits(self.project.config))
+        journal = Journal(self._executions.get, divergences, rates, self._responses, self._clock)
+        calls = ToolCalls(self._asked_by, divergences, self._clock)
+        effects = Effects(self._asked_by, divergences, Children(self).call, self._clock)
         reports = WorkerReports(self._executions.get)
         config = self.project.config.workers
         self.gateway = Gateway(journal, embedded=self._embedded)
         self.staff = Staff(
             self.gateway,
             self.environments,
-            Handlers(calls.serve, reports.event, reports.log, reports.warn),
-            folder=_emptied(state / "workers"),
+            Handlers(calls.serve, reports.event, reports.log, reports.warn, effects.handlers()),
+            folder=self._workers,
             pyz=pyz,
             limits=PoolLimits(
                 workers=config.max_workers,
-                workers_per_key=min(config.max_workers, max(2, os.cpu_count() or 2)),
+                workers_per_key=config.workers_per_key or min(config.max_workers, max(2, os.cpu_count() or 2)),
+                runs_per_worker=config.runs_per_worker,
                 idle_s=config.idle_s,
             ),
             timeouts=WorkerTimeouts(start_s=config.start_timeout_s, terminate_s=config.terminate_grace_s),
         )
-        self._runner = Runner(self._store, self.provision, self._versions, self.gateway, self.staff, self._clock)
-        return self
+        self._runner = Runner(self.store, self.provision, self.versions, self.gateway, self.staff, self._clock)
+        self._upkeep = Upkeep(
+            self.store, self.lease.project, self.lease.epoch, self.project.config.durability.retain_days, self._clock
+        )
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.end_runs()
+        await self.hand_over()
+        await self._upkeep.close()
         await self.provision.close()
         await self.staff.close()
+        self._workers.close()
         await self.gateway.close()
-        await self._store.close()
+        await self._responses.close()
+        await self.store.close()
 
-    async def end_runs(self) -> None:
-        """End the runs under way as failed, because the host stops."""
+    async def hand_over(self, grace_s: float = 0.0) -> None:
+        """Take no more runs, let those under way end within `grace_s`, and leave the rest to the next host."""
         self._closing = True
+        await self.recovery.close()
+        if self._tasks and grace_s:
+            await asyncio.wait(self._tasks.values(), timeout=grace_s)
         for execution in list(self._executions.values()):
-            execution.fail(HostStopped("the host stopped while the run was under way"))
+            execution.hand_over()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def renew_lease(self) -> None:
+        """Note that this host is there. Raises LeaseLost if another one has the project."""
+        await self.store.renew_lease(self.lease, self._clock())
+
+    async def abandon(self) -> None:
+        """Let go of the runs at once and record nothing: the next host goes on with them, or does already."""
+        self._closing = True
+        await self.store.close()  # whatever ends now may try to record that it was cut short
+        await self.recovery.close()
+        for task in self._tasks.values():
+            task.cancel()
+        await self.staff.kill()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     # ---- runs
@@ -166,30 +204,58 @@ class Engine:
         """Take a run and start it. Raises what is wrong with its agent, framework, model or project."""
         if self._closing:
             raise HostStopped("the host is stopping")
-        prepared = await self._prepare(submission)
-        now = self._clock()
-        run = Run(
-            run_id=RunId(self._new_id(now)),
-            project=self._lease.project,
-            principal=submission.principal,
-            labels=dict(submission.labels),
-            agent_name=prepared.definition.name,
-            agent_version=prepared.version.id,
-            framework=prepared.release.framework.name,
-            release=prepared.release.version,
-            model=prepared.upstream.alias,
-            thread=_checked_thread(submission.thread),
-            input=submission.input,
-            options={"stream": submission.stream, "on": prepared.reference},
-            lease_epoch=self._lease.epoch,
-            submit_key=submission.submit_key,
-            created_at=now,
-            sandbox="none",
-        )
-        kept = await self._store.create_run(run)
+        self.recovery.learn(submission.variables)
+        try:
+            prepared = await self.preparing.submitted(submission)
+            run = new_run(submission, prepared, self.new_id(), self.lease, self._clock())
+            ticket = self._ticket(run, refusable=True)
+        except AgentForgeError:
+            if (known := await self._taken_before(submission)) is not None:
+                return known  # whatever became of its agent, or of the queue, since
+            raise
+        try:
+            kept = await self.store.create_run(run)
+        except BaseException:
+            ticket.leave()
+            raise
         if kept.run_id == run.run_id:
-            self._start(kept, prepared, submission.stream)
+            self.start(kept, prepared, ticket=ticket)
+        else:
+            ticket.leave()
         return kept
+
+    def _ticket(self, run: Run, *, refusable: bool = False) -> Ticket:
+        keys = queue_keys(run.framework, run.agent_name, run.model)
+        options = run.options
+        return self._queue.enter(
+            run.run_id,
+            keys,
+            options.get("priority", 0),
+            options.get("parent"),
+            refusable=refusable,
+            serial=run.thread,
+        )
+
+    async def _taken_before(self, submission: Submission) -> Run | None:
+        if submission.submit_key is None:
+            return None
+        return await self.store.find_submitted(self.lease.project, submission.submit_key)
+
+    def start(
+        self, run: Run, prepared: Prepared, record: Record | None = None, *, seq: int = 0, attempt: int = 0,
+        offline: bool = False, ticket: Ticket | None = None,
+    ) -> Execution:  # fmt: skip
+        """Execute a run: a new one, or with its record one that goes on; `seq` and `attempt` are its last ones."""
+        feed = Feed(
+            self.store, run.run_id, self.lease.epoch, self._clock, seq=seq, attempt=attempt, pause_s=self._pause_s
+        )
+        execution = Execution(run, prepared, feed, record or Record(), offline=offline)
+        execution.ticket = ticket or self._ticket(run)
+        if record is None:
+            feed.emit("run.started", started(run, prepared))
+        self._executions[run.run_id] = execution
+        self._tasks[run.run_id] = asyncio.create_task(self._run(execution))
+        return execution
 
     async def result(self, run_id: str, wait_s: float = 0.0) -> dict[str, Any]:
         """Return a run's result object, waiting up to `wait_s` for its end. Raises RunUnknown."""
@@ -199,17 +265,17 @@ class Engine:
             await asyncio.wait([task], timeout=None if execution.feed.finished else wait_s)
         execution = self._executions.get(run_id)
         if execution is not None:
-            return result_json(execution.run, execution.tally.tool_calls)
+            return result_json(execution.run, execution.attempt.tool_calls)
         if run_id in self._results:
             return self._results[run_id]
         run = await self.get(run_id)
-        events = await self._store.list_events(run.run_id, limit=100_000, kinds=TOOL_EVENTS)
+        events = await self.store.list_events(run.run_id, limit=None, kinds=TOOL_EVENTS)
         return result_json(run, tool_calls_of(events))
 
     async def get(self, run_id: str) -> Run:
         """Return a run. Raises RunUnknown."""
         try:
-            return await self._store.get_run(RunId(run_id))
+            return await self.store.get_run(RunId(run_id))
         except RunNotFound:
             raise RunUnknown(f"there is no run `{run_id}` in this project") from None
 
@@ -224,8 +290,8 @@ class Engine:
         limit: int = 50,
     ) -> tuple[list[Run], str | None]:
         """Return a page of runs, newest first, and the cursor of the next one."""
-        return await self._store.list_runs(
-            self._lease.project,
+        return await self.store.list_runs(
+            self.lease.project,
             status=status,
             agent=agent,
             framework=framework,
@@ -235,21 +301,21 @@ class Engine:
         )
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Yield a run's events above `after`, those to come too, until its last one. Raises RunUnknown."""
+        """Yield a run's events above `after`, those to come too, until it ends or waits. Raises RunUnknown."""
         execution = self._executions.get(run_id)
         if execution is not None:
             async for event in execution.feed.watch(after):
                 yield event
             return
         await self.get(run_id)
-        while page := await self._store.list_events(RunId(run_id), after):
+        while page := await self.store.list_events(RunId(run_id), after):
             for event in page:
                 after = event.seq
                 yield event
 
     async def recorded_events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[Event]:
         """Return what is recorded of a run's events above `after`, without waiting for more."""
-        return await self._store.list_events(RunId(run_id), after, limit)
+        return await self.store.list_events(RunId(run_id), after, limit)
 
     async def cancel(self, run_id: str) -> Run:
         """Ask for a run's end and wait for it; a finished run stays as it is. Raises RunUnknown."""
@@ -257,7 +323,53 @@ class Engine:
         if execution is not None and task is not None:
             execution.cancel_requested.set()
             await asyncio.wait([task])
-        return await self.get(run_id)
+            return await self.get(run_id)
+        return await self.recovery.cancel(await self.get(run_id))
+
+    async def resume(self, run_id: str, variables: Mapping[str, str]) -> Run:
+        """Go on with a run that failed, was cancelled or rolled back, or was left. Raises NothingToResume."""
+        return await self.recovery.resume(run_id, variables)
+
+    async def resume_all(self, variables: Mapping[str, str]) -> list[Run]:
+        """Go on with all runs that an earlier host left, and return them."""
+        return await self.recovery.resume_all(variables)
+
+    async def answer(
+        self,
+        run_id: str,
+        decision: str,
+        value: Any = None,
+        interrupt: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Answer what a run waits for; it goes on after the last answer. Raises AnswerUnfit."""
+        return await self.recovery.answer(run_id, decision, value, interrupt, variables or {})
+
+    async def export_run(self, run_id: str) -> bytes:
+        """Return a run as one portable file. Raises RunUnknown, RunUnderWay."""
+        return await export_run(self.store, run_id)
+
+    async def import_run(self, data: bytes) -> Run:
+        """Keep the run of such a file in this project. Raises ExportInvalid, ExportTooNew."""
+        run = await import_run(self.store, data, self.lease.project, self.lease.epoch)
+        self.recovery.expect(run)
+        return run
+
+    # ---- what its parts ask
+
+    def is_active(self, run_id: str) -> bool:
+        """Whether this host executes the run just now."""
+        return run_id in self._executions
+
+    async def ended(self, run_id: str) -> None:
+        """Wait until the run is not executed here any more."""
+        task = self._tasks.get(run_id)
+        if task is not None:
+            await asyncio.wait([task])
+
+    def forget_result(self, run_id: str) -> None:
+        """Read the run's result anew the next time: it has changed."""
+        self._results.pop(run_id, None)
 
     # ---- environments
 
@@ -267,10 +379,10 @@ class Engine:
         project = self.project
         tools = False
         if submission is not None:
-            project = self._project_of(submission.variables)
-            definition = await asyncio.to_thread(_definition, submission)
+            project = self.preparing.project(submission.variables)
+            definition = await asyncio.to_thread(definition_of, submission)
             requirements = tuple(definition.file.requirements)
-            reference = self._reference(definition, submission.on)
+            reference = reference_of(definition, submission.on)
             tools = bool(definition.tools)
         provisioned = await self.provision.framework(reference, requirements, progress)
         environment = await self.provision.ensure(provisioned.request, provisioned.release, progress)
@@ -280,74 +392,38 @@ class Engine:
 
     # ---- inside
 
-    async def _prepare(self, submission: Submission) -> Prepared:
-        project = self._project_of(submission.variables)
-        definition = await asyncio.to_thread(_definition, submission)
-        reference = self._reference(definition, submission.on)
-        target = resolve_model(project, submission.model or definition.file.model, submission.variables)
-        key = expand(target.api_key_ref, submission.variables) if target.api_key_ref else None
-        upstream = Upstream(
-            alias=target.alias,
-            kind=target.kind,
-            base_url=target.base_url or "",
-            model=target.model,
-            api_key=Secret(key) if key else None,
-        )
-        provisioned = await self.provision.framework(reference, definition.file.requirements)
-        version = await self._versions.make(definition, provisioned)
-        settings = {**target.settings, **definition.settings}
-        return Prepared(reference, project, definition, provisioned, version, upstream, settings)
-
-    def _reference(self, definition: AgentDefinition, on: str | None) -> str:
-        reference = on or definition.frameworks[0]
-        if reference == "auto":
-            raise AutoUnavailable(f"the agent `{definition.name}` names no framework to run on")
-        return reference
-
-    def _project_of(self, variables: Mapping[str, str]) -> Project:
-        """Return the project as this client's variables make it; the file is read again when it changed."""
-        key = (_stamp(self.root / PROJECT_FILE), frozenset(variables.items()))
-        if self._loaded is None or self._loaded[0] != key:
-            self._loaded = (key, load_project(self.root, variables))
-        return self._loaded[1]
-
-    def _start(self, run: Run, prepared: Prepared, stream: bool) -> None:
-        feed = Feed(self._store, run.run_id, self._lease.epoch, self._clock)
-        execution = Execution(run, prepared, feed, stream)
-        if run.thread is not None:
-            execution.turn = self._turns.setdefault(run.thread, asyncio.Lock())
-        self._executions[run.run_id] = execution
-        self._tasks[run.run_id] = asyncio.create_task(self._run(execution))
+    def _asked_by(self, worker: Worker, params: dict[str, Any]) -> Execution:
+        """Return the run that a worker's request is for. Raises RpcError."""
+        run_id = params.get("run_id")
+        execution = self._executions.get(run_id) if isinstance(run_id, str) else None
+        if execution is None or execution.attempt.worker_id != worker.id:
+            raise RpcError(ErrorCode.INVALID_PARAMS, "no such run in this worker")
+        if params.get("attempt", execution.attempt.number) != execution.attempt.number:
+            raise RpcError(ErrorCode.CANCELLED, "this attempt is over")
+        if execution.feed.finished or execution.cancel_requested.is_set() or execution.failure is not None:
+            raise RpcError(ErrorCode.CANCELLED, "the run is ending")
+        return execution
 
     async def _run(self, execution: Execution) -> None:
         run, prepared = execution.run, execution.prepared
-        execution.feed.emit(
-            "run.started",
-            {
-                "agent": run.agent_name,
-                "agent_version": run.agent_version,
-                "framework": run.framework,
-                "release": run.release,
-                "model": prepared.upstream.model,
-                "alias": prepared.upstream.alias,
-                "sandbox": run.sandbox,
-                "thread": run.thread,
-            },
-        )
         if prepared.definition.file.limits.cost_usd is not None:
             execution.warn("`limits.cost_usd` is not enforced: the price of this model is not known")
         try:
             await self._runner.execute(execution)
         except LeaseLost:
             _log.warning("run %s now belongs to another host", run.run_id)
+            self.lease_lost.set()
+        except StoreClosed:
+            _log.warning("run %s is left to the next host", run.run_id)
         except Exception as error:
             _log.exception("run %s could not be recorded", run.run_id)
             await self._record_failure(execution, error)
         finally:
             if execution.ended is not None:
-                self._results[run.run_id] = result_json(execution.ended, execution.tally.tool_calls)
+                self._results[run.run_id] = result_json(execution.ended, execution.attempt.tool_calls)
                 if len(self._results) > _RESULTS_KEPT:
                     self._results.popitem(last=False)
+                self.recovery.expect(execution.ended)
             execution.feed.close()
             self.last_active = time.monotonic()
             del self._executions[run.run_id]
@@ -359,68 +435,18 @@ class Engine:
         changes: RunChanges = {"status": "failed", "error": info.to_dict(), "finished_at": self._clock()}
         execution.ended = msgspec.structs.replace(execution.run, **changes)
         try:
-            await self._store.finish_run(execution.run.run_id, execution.run.lease_epoch, changes)
+            await self.store.finish_run(execution.run.run_id, execution.run.lease_epoch, changes)
         except Exception:
-            _log.exception("run %s stays unfinished until the next host", execution.run.run_id)
+            _log.exception("run %s stays unfinished until it is resumed", execution.run.run_id)
 
-    async def _bury_the_dead(self) -> None:
-        """End runs that an earlier host left behind."""
-        for run in await self._store.unfinished_runs(self._lease.project):
-            claimed = await self._store.claim_run(run.run_id, self._lease.epoch)
-            events = await self._store.list_events(run.run_id, limit=1_000_000)
-            attempts = await self._store.list_attempts(run.run_id)
-            for attempt in attempts:
-                if attempt.status == "running":
-                    await self._store.finish_attempt(
-                        run.run_id, attempt.number, self._lease.epoch, status="lost", finished_at=self._clock()
-                    )
-            error = HostStopped("its host ended while the run was under way").info().to_dict()
-            last = Event(
-                run.run_id,
-                events[-1].seq + 1 if events else 1,
-                len(attempts),
-                "run.finished",
-                self._clock(),
-                {"status": "failed", "error": error},
-            )
-            await self._store.finish_run(
-                claimed.run_id,
-                self._lease.epoch,
-                {"status": "failed", "error": error, "finished_at": self._clock()},
-                [last],
-            )
-
-    def _new_id(self, now: float) -> str:
-        """Sortable by time within a host, unguessable between hosts."""
-        return f"r{int(now * 1000):011x}{next(self._numbers) % 0xFFF:03x}{secrets.token_hex(4)}"
+    def new_id(self) -> str:
+        """Return a run's id: sortable by time within a host, unguessable between hosts."""
+        return f"r{int(self._clock() * 1000):011x}{next(self._numbers) % 0xFFF:03x}{secrets.token_hex(4)}"
 
 
-def _definition(submission: Submission) -> AgentDefinition:
-    if isinstance(submission.agent, str):
-        return load_agent(submission.base_dir / submission.agent)
-    return load_agent_value(submission.agent, submission.base_dir)
-
-
-def _checked_thread(thread: str | None) -> str | None:
-    if thread is not None and not (0 < len(thread) <= 200 and thread.isprintable()):
-        raise ThreadInvalid(f"`{thread[:50]}` can't be the name of a thread")
-    return thread
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Changes whenever the file does."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
-
-
-def _emptied(folder: Path) -> Path:
-    """Delete what the workers of a killed host left."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+def _fault_pause_s(environ: Mapping[str, str]) -> float:
+    point, _, milliseconds = environ.get(_FAULTS, "").partition(":")
+    return float(milliseconds) / 1000 if point == "after-commit" and milliseconds else 0.0
 
 
 def _make_state_folder(state: Path) -> None:

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from agentforge.engine.execution import Execution
+from agentforge.engine.record import FROM_ADAPTERS
 from agentforge.workers import Worker
 
 __all__ = ["WorkerReports"]
 
-_FROM_ADAPTERS = frozenset({"step.started", "step.finished", "message.added", "handoff.made"})
-"""Kinds that an adapter may emit; all others are the host's alone."""
 _log = logging.getLogger("agentforge.workers")
 
 
@@ -24,7 +23,9 @@ class WorkerReports:
         """Take an adapter's event."""
         execution = self._execution(worker, params)
         kind, data = params.get("kind"), params.get("data")
-        if execution is not None and kind in _FROM_ADAPTERS and isinstance(data, dict):
+        if execution is None or kind not in FROM_ADAPTERS or not isinstance(data, dict):
+            return
+        if not execution.attempt.says_again("events"):
             execution.feed.emit(str(kind), data)
 
     def log(self, worker: Worker, params: dict[str, Any]) -> None:
@@ -32,7 +33,8 @@ class WorkerReports:
         stream, text = str(params.get("stream")), str(params.get("text"))
         execution = self._execution(worker, params)
         if execution is not None:
-            execution.feed.emit("log.written", {"stream": stream, "text": text})
+            if not execution.attempt.says_again(stream):
+                execution.feed.emit("log.written", {"stream": stream, "text": text})
         else:
             _log.info("worker %s (%s) %s: %s", worker.id, worker.spec.label, stream, text)
 
@@ -45,4 +47,4 @@ class WorkerReports:
     def _execution(self, worker: Worker, params: dict[str, Any]) -> Execution | None:
         run_id = params.get("run_id")
         execution = self._find(run_id) if isinstance(run_id, str) else None
-        return execution if execution is not None and execution.worker_id == worker.id else None
+        return execution if execution is not None and execution.attempt.worker_id == worker.id else None

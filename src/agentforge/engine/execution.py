@@ -1,22 +1,26 @@
-"""The state of one run under way, shared by those who serve it: attempt, journal, tools, cancellation."""
+"""The state of one run under way, shared by those who serve it: journal, attempt, tools, cancellation."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentforge.config import AgentDefinition, Project
+from agentforge.engine.attempt import OngoingAttempt
 from agentforge.engine.feed import Feed
+from agentforge.engine.interrupts import Interrupt
 from agentforge.engine.provision import Provisioned
+from agentforge.engine.queue import Ticket
+from agentforge.engine.record import CallKey, Record, Tally
 from agentforge.errors import AgentForgeError, ErrorInfo
 from agentforge.frameworks import Release
 from agentforge.gateway import Upstream
-from agentforge.store import AgentVersion, Run
+from agentforge.store import AgentVersion, Effect, Run
 from agentforge.tools import PythonTools, Tool
 
-__all__ = ["Execution", "Prepared", "Tally"]
+__all__ = ["Execution", "Prepared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Prepared:
     upstream: Upstream
     settings: Mapping[str, Any]
     """The model alias's settings with the agent's over them."""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of the client that submitted or resumed it: for its child runs."""
 
     @property
     def release(self) -> Release:
@@ -39,28 +45,18 @@ class Prepared:
         return self.provisioned.release
 
 
-@dataclass
-class Tally:
-    """What a run has used so far."""
+class Signal(asyncio.Event):
+    """An event that also tells of itself in a future that it shares with others."""
 
-    model_calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    uncounted_calls: int = 0
-    """Model calls whose endpoint sent no usage."""
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    """The contract's list: name, arguments, result or error."""
+    def __init__(self, told: "asyncio.Future[None]") -> None:
+        super().__init__()
+        self._told = told
 
-    def usage(self) -> dict[str, Any]:
-        """Return the run's `usage` as the store keeps it."""
-        usage: dict[str, Any] = {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "model_calls": self.model_calls,
-        }
-        if self.uncounted_calls:
-            usage["uncounted_calls"] = self.uncounted_calls
-        return usage
+    def set(self) -> None:
+        """Happen."""
+        super().set()
+        if not self._told.done():
+            self._told.set_result(None)
 
 
 @dataclass
@@ -70,34 +66,66 @@ class Execution:
     run: Run
     prepared: Prepared
     feed: Feed
-    stream: bool
-    cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    record: Record = field(default_factory=Record)
+    offline: bool = False
+    """Answered from the journal alone: nothing is asked, called or paid."""
+    stirred: "asyncio.Future[None]" = field(init=False)
+    """Done once its work has to be stopped: cancelled, doomed or suspended."""
+    cancel_requested: Signal = field(init=False)
+    doomed: Signal = field(init=False)
+    """The run must fail: see `failure`."""
+    suspended: Signal = field(init=False)
+    """The run has to be left for now: it waits for answers (`interrupts`), or for the next host."""
+    failure: AgentForgeError | ErrorInfo | None = None
+    """Why the run must fail, known before its framework ended."""
+    interrupts: list[Interrupt] = field(default_factory=list)
+    """What it waits for."""
     tally: Tally = field(default_factory=Tally)
     warnings: list[str] = field(default_factory=list)
     tools: dict[str, Tool] = field(default_factory=dict)
     toolbox: PythonTools | None = None
-    worker_id: str = ""
-    token: str = ""
-    positions: int = 0
-    """Effects so far: the next one's place in the journal."""
-    occurrences: dict[str, int] = field(default_factory=dict)
-    failure: AgentForgeError | ErrorInfo | None = None
-    """Why the run must fail, known before its framework ended."""
-    model_failure: AgentForgeError | None = None
-    """The last model call's failure; None again after one that succeeded."""
-    doomed: asyncio.Event = field(default_factory=asyncio.Event)
     started: float = field(default_factory=time.monotonic)
-    turn: asyncio.Lock | None = None
-    """Of its thread: one run at a time."""
-    has_turn: bool = False
-    retries: Counter[str] = field(default_factory=Counter)
-    """By request hash, failed model calls that the framework's client may try again."""
-    tool_tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    """Tool calls under way."""
+    ticket: Ticket | None = None
+    """Its place in the host's queue."""
+    calls: dict[CallKey, asyncio.Future[Any]] = field(default_factory=dict)
+    """Tool calls of this host, over attempts: a worker's end does not end the tools that it called."""
     ended: Run | None = None
     """The run as it was recorded at its end."""
     writes: list[asyncio.Future[None]] = field(default_factory=list)
     """Commits under way that the run's end waits for."""
+    fresh: bool = True
+    """Whether `record` is all there is: no attempt has begun since it was read."""
+    handed_over: bool = False
+    """Whether it is left to the next host."""
+    spent_s: float = 0.0
+    """Seconds of its attempts so far."""
+    attempt: OngoingAttempt = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stirred = asyncio.get_running_loop().create_future()
+        self.cancel_requested, self.doomed, self.suspended = (Signal(self.stirred) for _ in range(3))
+        self.attempt = OngoingAttempt(self.feed.attempt, self.record)
+        self.tally = self.record.tally()
+        self.warnings = list(self.run.options.get("warnings", []))
+        self._positions = self.record.positions
+        self._occurrences: Counter[str] = self.record.counts()
+
+    @property
+    def stream(self) -> bool:
+        """Whether its caller watches tokens."""
+        return bool(self.run.options.get("stream"))
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is over, once its work is: it neither waits nor is left to the next host."""
+        if self.cancel_requested.is_set() or self.failure is not None:
+            return True
+        return not self.suspended.is_set()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether nothing new may be begun for it."""
+        return self.suspended.is_set() or self.doomed.is_set() or self.cancel_requested.is_set() or self.feed.finished
 
     def fail(self, failure: AgentForgeError | ErrorInfo) -> None:
         """Decide that the run fails for this reason; the first reason stands."""
@@ -105,15 +133,57 @@ class Execution:
             self.failure = failure
         self.doomed.set()
 
+    def hand_over(self) -> None:
+        """Leave the run as it is, for the next host."""
+        self.handed_over = True
+        self.suspended.set()
+
     def warn(self, message: str) -> None:
         """Tell the user something once, in the events and in the result."""
         if message not in self.warnings:
             self.warnings.append(message)
             self.feed.emit("log.written", {"stream": "warning", "text": message})
 
+    @property
+    def position(self) -> int:
+        """Where the next effect will go."""
+        return self._positions
+
     def next_effect(self, request_hash: str) -> tuple[int, int]:
         """Return the place and the occurrence of an effect about to be committed, and count it."""
-        position, self.positions = self.positions, self.positions + 1
-        occurrence = self.occurrences.get(request_hash, 0)
-        self.occurrences[request_hash] = occurrence + 1
+        position, self._positions = self._positions, self._positions + 1
+        occurrence = self._occurrences[request_hash]
+        self._occurrences[request_hash] = occurrence + 1
         return position, occurrence
+
+    def take_back(self, effects: Sequence[Effect]) -> None:
+        """Count no more what was voided."""
+        self._occurrences.subtract(effect.request_hash for effect in effects)
+
+    @property
+    def progress(self) -> int:
+        """Grows with every effect."""
+        return self._positions
+
+    def begin(self, record: Record) -> OngoingAttempt:
+        """Begin the next attempt, from what is recorded."""
+        self.record = record
+        self.fresh = False
+        self.tally = record.tally()  # what was in flight is asked for once more
+        recorded = {(effect.request_hash, effect.occurrence) for effect in record.effects if effect.kind == "tool"}
+        # A call that ended after the record was read is answered from here.
+        self.calls = {key: call for key, call in self.calls.items() if key not in recorded}
+        self.feed.attempt += 1
+        self.attempt = OngoingAttempt(self.feed.attempt, record)
+        return self.attempt
+
+    async def interrupt(self, interrupt: Interrupt, now: float) -> None:
+        """Have the run wait for an answer; never returns (raises CancelledError when the attempt is over)."""
+        if not any(_same(each, interrupt) for each in self.interrupts):
+            self.interrupts.append(interrupt.numbered(len(self.interrupts) + 1, now))
+        self.suspended.set()
+        await self.attempt.never()
+
+
+def _same(one: Interrupt, other: Interrupt) -> bool:
+    return (one.kind, one.request_hash, one.occurrence) == (other.kind, other.request_hash, other.occurrence)

@@ -16,8 +16,8 @@ def error_of(failure: BaseException, execution: Execution) -> ErrorInfo:
     """
     if isinstance(failure, RpcError):
         info = failure_of_rpc(failure)
-        if execution.model_failure is not None and info.origin in ("framework", "adapter", "user", "model"):
-            model = execution.model_failure.info()
+        if execution.attempt.model_failure is not None and info.origin in ("framework", "adapter", "user", "model"):
+            model = execution.attempt.model_failure.info()
             details = {**model.details, "framework": info.message, **info.details}
             return ErrorInfo(model.code, model.message, model.hint, model.origin, details)
         return info

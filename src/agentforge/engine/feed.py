@@ -17,8 +17,11 @@ __all__ = ["Feed", "FeedEnded"]
 
 _KEPT = 4096
 """Events of a live run kept in memory for watchers; older ones are read from the store."""
-_GATHER_S = 0.004
-"""How long an event waits for others to be committed with it; an effect's commit takes them along at once."""
+_GATHER_S = 0.02
+"""How long an event waits for others to be committed with it; an effect's commit takes them along at once.
+
+Nobody notices a token that is this late, and most events of a small run need no commit of their own.
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -29,19 +32,31 @@ class FeedEnded(Exception):
 class Feed:
     """The events of one live run. All methods on the engine's loop."""
 
-    def __init__(self, store: Store, run_id: RunId, epoch: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: RunId,
+        epoch: int,
+        clock: Callable[[], float],
+        *,
+        seq: int = 0,
+        attempt: int = 0,
+        pause_s: float = 0.0,
+    ) -> None:
+        """`seq` and `attempt` are the last ones recorded; `pause_s` delays what follows a commit, for fault tests."""
         self.run_id = run_id
-        self.attempt = 0
+        self.attempt = attempt
         self.finished = False
         """Whether the last event is committed, or none will come any more."""
         self._ending = False
         self._store = store
         self._epoch = epoch
         self._clock = clock
-        self._seq = 0
+        self._pause_s = pause_s
+        self._seq = seq
         self._pending: list[Event] = []
         self._committed: list[Event] = []
-        self._dropped = 0
+        self._dropped = seq
         """Number of the last event that has left memory."""
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -78,6 +93,8 @@ class Feed:
         Raises FeedEnded once the run's end is being committed, and what the store raises.
         """
         await self._whole(self._commit_effect(effect, kind, data))
+        if self._pause_s:
+            await asyncio.sleep(self._pause_s)
 
     async def _commit_effect(self, effect: Effect, kind: str, data: JsonObject) -> None:
         async with self._lock:
@@ -88,20 +105,34 @@ class Feed:
                 await self._store.append_effect(effect, self._epoch, batch)
                 self._publish(batch)
 
-    async def finish(
-        self, changes: RunChanges, kind: str, data: JsonObject, messages: Sequence[JsonObject] = ()
-    ) -> None:
-        """Commit the end of the run with its last event; later events are dropped."""
-        await self._whole(self._finish(changes, kind, data, messages))
+    async def void(self, effects: Sequence[Effect], kind: str, data: JsonObject) -> None:
+        """Have no replay answer from these effects any more, with the event that tells of it."""
+        await self._whole(self._void(effects, kind, data))
 
-    async def _finish(self, changes: RunChanges, kind: str, data: JsonObject, messages: Sequence[JsonObject]) -> None:
+    async def _void(self, effects: Sequence[Effect], kind: str, data: JsonObject) -> None:
+        async with self._lock:
+            with self._taken() as batch:
+                batch = [*batch, self.make(kind, data)]
+                positions = [effect.position for effect in effects]
+                await self._store.void_effects(self.run_id, self._epoch, -1, events=batch, only=positions)
+                self._publish(batch)
+
+    async def finish(
+        self, changes: RunChanges, last: Sequence[tuple[str, JsonObject]], messages: Sequence[JsonObject] = ()
+    ) -> None:
+        """Commit how the run stands now, with its last events (kind and data); later ones are dropped."""
+        await self._whole(self._finish(changes, last, messages))
+
+    async def _finish(
+        self, changes: RunChanges, last: Sequence[tuple[str, JsonObject]], messages: Sequence[JsonObject]
+    ) -> None:
         async with self._lock:
             self._ending = True
-            last = self.make(kind, data)
             with self._taken() as pending:
-                await self._store.finish_run(self.run_id, self._epoch, changes, [*pending, last], messages)
+                events = [*pending, *(self.make(kind, data) for kind, data in last)]
+                await self._store.finish_run(self.run_id, self._epoch, changes, events, messages)
                 self.finished = True
-                self._publish([*pending, last])
+                self._publish(events)
 
     def close(self) -> None:
         """Let watchers go: no further event will come."""

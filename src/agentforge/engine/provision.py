@@ -100,6 +100,11 @@ class Provision:
         self._resolved[(reference, tuple(requirements), self._lock_stamp())] = found
         return found
 
+    def recorded(self, framework: str, version: str, lock: Lock) -> Provisioned:
+        """Return an exact release with the lock that a run was started with, whatever the project pins by now."""
+        release = self.catalogue.resolve(f"{framework}=={version}")
+        return Provisioned(release, lock, EnvironmentRequest.for_release(release, lock))
+
     async def tools(self, project: Project, progress: Progress | None = None) -> EnvironmentRequest:
         """Return the request for the project's tool environment, pinned from now on."""
         config = project.config.tools

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from agentforge.engine.record import valid_events
 from agentforge.store import Event, Run
 
 __all__ = ["TOOL_EVENTS", "event_json", "result_json", "summary_json", "tool_calls_of"]
@@ -25,10 +26,13 @@ def result_json(run: Run, tool_calls: Sequence[dict[str, Any]]) -> dict[str, Any
         "usage": {"input_tokens": 0, "output_tokens": 0, **usage},
         "cost_usd": run.cost_usd,
         "duration_ms": _duration_ms(run),
-        "replayed_effects": 0,
+        "replayed_effects": run.metrics.get("replayed_effects", 0),
         "sandbox": run.sandbox,
         "error": run.error,
         "warnings": run.options.get("warnings", []),
+        "interrupts": run.options.get("interrupts", []),
+        "attempts": run.metrics.get("attempts", 0),
+        "forked_from": run.options.get("forked_from"),
         "model": run.model,
         "thread": run.thread,
         "metrics": run.metrics,
@@ -62,23 +66,24 @@ _SUMMARY = (
     "created_at",
     "finished_at",
     "error",
+    "interrupts",
 )
 
 
-TOOL_EVENTS = ("tool.called", "tool.returned", "tool.failed")
+TOOL_EVENTS = ("tool.called", "tool.returned", "tool.failed", "checkpoint.restored")
 
 
 def tool_calls_of(events: Sequence[Event]) -> list[dict[str, Any]]:
     """Return the contract's list of tool calls from a run's tool events: in the order of the calls, failed ones too."""
-    calls: dict[tuple[int, str], dict[str, Any]] = {}
-    for event in events:
+    calls: dict[str, dict[str, Any]] = {}
+    for event in valid_events(events):
         data = event.data
-        call = calls.setdefault((event.attempt, data["call_id"]), {"name": data["name"]})
-        if event.kind == "tool.called":
-            call["arguments"] = data["arguments"]
-        elif event.kind == "tool.returned":
+        if event.kind == "checkpoint.restored":
+            continue
+        call = calls.setdefault(data["call_id"], {"name": data["name"], "arguments": data.get("arguments", {})})
+        if event.kind == "tool.returned":
             call["result"] = data["result"]
-        else:
+        elif event.kind == "tool.failed":
             call["error"] = data["error"]["message"]
     return list(calls.values())
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,21 +12,28 @@ import msgspec
 from agentforge.engine.answers import Answer, read_answer
 from agentforge.engine.execution import Execution
 from agentforge.engine.failures import error_of
+from agentforge.engine.interrupts import Interrupt
 from agentforge.engine.output import checked_output
 from agentforge.engine.provision import Provision
+from agentforge.engine.record import read_record
 from agentforge.engine.staff import Staff, ToolStaff
 from agentforge.engine.versions import AgentVersions
 from agentforge.environments import BuildProgress, Environment
 from agentforge.errors import AgentForgeError, ErrorInfo
-from agentforge.errors.runs import RunTimedOut
-from agentforge.gateway import Gateway, Grant
-from agentforge.store import Attempt, AttemptStatus, JsonObject, RunChanges, RunStatus, Store
+from agentforge.errors.runs import CrashLoop, RunTimedOut
+from agentforge.errors.workers import WorkerDied, WorkerSilent, WorkerStartFailed
+from agentforge.gateway import Gateway, Grant, ModelResponse
+from agentforge.store import Attempt, AttemptStatus, Effect, JsonObject, RunChanges, RunStatus, Store
 from agentforge.tools import PythonTools, Tool
 from agentforge.workers import Worker
 from agentforge_worker.wire import Method, RpcError
 
 __all__ = ["Runner"]
 
+_BACKOFF_S = (0.0, 0.2, 1.0, 3.0)
+"""How long to wait before the next attempt, by how often a worker ended without one more effect."""
+_ALONE_AFTER = 2
+"""So many crashes, and the run gets a worker of its own: it may be the one that ends the worker of all others."""
 _CANCEL_GRACE_S = 1.5
 """How long a framework may take to leave a cancelled run before its worker is given up."""
 _log = logging.getLogger(__name__)
@@ -51,35 +59,59 @@ class Runner:
         self._clock = clock
 
     async def execute(self, execution: Execution) -> None:
-        """Run to the end and record it. Raises nothing but what makes recording impossible."""
+        """Run until it ends, waits, or is handed over, and record that. Raises only what makes recording impossible."""
         work = asyncio.create_task(self._work(execution))
-        stop = asyncio.create_task(_first(execution.cancel_requested, execution.doomed))
         try:
-            await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [work, execution.stirred]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 await self._stop(execution, work)
-            await self._abandon_tools(execution)
-            await self._conclude(execution, work)
+            if execution.ends:
+                await self._abandon_tools(execution)
+                await self._conclude(execution, work)
+            else:
+                if not work.cancelled():
+                    work.exception()  # how the framework took it that its run was left
+                await self._park(execution)
         finally:
-            stop.cancel()
-            if execution.turn is not None and execution.has_turn:
-                execution.turn.release()
+            if execution.ticket is not None:
+                execution.ticket.leave()
 
     # ---- the work
 
     async def _work(self, execution: Execution) -> Answer:
-        if execution.turn is not None:  # runs of one thread go one after the other, in the order they were sent
-            await execution.turn.acquire()
-            execution.has_turn = True
+        if execution.ticket is not None:
+            await execution.ticket.wait()
+        crashes = 0
+        while True:
+            before = execution.progress
+            try:
+                return await self._try(execution, alone=crashes >= _ALONE_AFTER)
+            except (WorkerDied, WorkerSilent, WorkerStartFailed) as death:
+                if self._staff.closed:
+                    raise
+                crashes = crashes + 1 if execution.progress == before else 1
+                if crashes >= execution.prepared.project.config.durability.max_attempts:
+                    raise _crash_loop(death, crashes) from death
+                execution.feed.emit("attempt.lost", {"attempt": execution.attempt.number, "reason": death.message})
+            await asyncio.sleep(_BACKOFF_S[min(crashes, len(_BACKOFF_S)) - 1])
+
+    async def _try(self, execution: Execution, *, alone: bool) -> Answer:
+        """Make one attempt, once all that it needs is there; `alone` in a worker that no other run loses with it."""
         environment = await self._provide(execution)
+        prepared = execution.prepared
         spec = self._staff.agent_spec(
             environment,
-            execution.prepared.release,
-            self._provision.adapters.code(execution.prepared.release),
-            execution.prepared.version.id,
-            execution.prepared.definition.is_native,
+            prepared.release,
+            self._provision.adapters.code(prepared.release, str(prepared.version.spec["adapter"])),
+            prepared.version.id,
+            prepared.definition.is_native,
         )
-        async with self._staff.lease(spec) as worker:
+        if not alone:
+            async with self._staff.lease(spec) as worker:
+                return await self._attempt(execution, worker, environment)
+        async with self._staff.lease(replace(spec, alone=execution.run.run_id)) as worker:
+            self._staff.retire(worker)  # after this one run
             return await self._attempt(execution, worker, environment)
 
     async def _provide(self, execution: Execution) -> Environment:
@@ -99,9 +131,13 @@ class Runner:
         return environment
 
     async def _attempt(self, execution: Execution, worker: Worker, environment: Environment) -> Answer:
-        execution.worker_id = worker.id
-        execution.feed.attempt += 1
-        number, started = execution.feed.attempt, self._clock()
+        record = execution.record
+        if not execution.fresh:
+            await execution.feed.flush()
+            record = await read_record(self._store, execution.run.run_id)
+        attempt = execution.begin(record)
+        attempt.worker_id = worker.id
+        number, started = attempt.number, self._clock()
         execution.run = msgspec.structs.replace(
             execution.run, status="running", started_at=started, environment=environment.id
         )
@@ -116,13 +152,23 @@ class Runner:
             )
             execution.feed.emit(
                 "attempt.started",
-                {"attempt": number, "worker": worker.id, "pid": worker.pid, "environment": environment.id},
+                {
+                    "attempt": number,
+                    "worker": worker.id,
+                    "pid": worker.pid,
+                    "environment": environment.id,
+                    "recorded": attempt.replay.recorded,
+                },
             )
+            await self._permit(execution)
             answer = await self._in_worker(execution, worker)
             status = "succeeded"
             return answer
         except asyncio.CancelledError:
             status = "cancelled"
+            raise
+        except (WorkerDied, WorkerSilent) as death:
+            status, error = "lost", death.info().to_dict()
             raise
         except (AgentForgeError, RpcError) as failure:
             error = error_of(failure, execution).to_dict()
@@ -130,6 +176,9 @@ class Runner:
         finally:
             if limit is not None:
                 limit.cancel()
+            if not execution.ends:  # how the framework took it that the run was left says nothing of the run
+                status, error = "waiting" if execution.interrupts else "lost", None
+            execution.spent_s += self._clock() - started
             # Not awaited here: it is committed together with the end of the run, in the order of the calls.
             execution.writes.append(
                 asyncio.ensure_future(
@@ -139,19 +188,27 @@ class Runner:
                 )
             )
 
+    async def _permit(self, execution: Execution) -> None:
+        """Have a human allow what may repeat tools that the journal knows nothing of: a native agent's own."""
+        if _may_repeat_tools(execution) and not execution.record.recovery_allowed:
+            agent, name = execution.prepared.definition.name, execution.prepared.release.framework.title
+            message = f"`{agent}` was interrupted, and tools of its own may run once more: {name} has no hook for them"
+            await execution.interrupt(Interrupt("recovery", message), self._clock())
+
     async def _in_worker(self, execution: Execution, worker: Worker) -> Answer:
-        prepared, run = execution.prepared, execution.run
+        prepared, run, attempt = execution.prepared, execution.run, execution.attempt
         agent_id = await self._open(execution, worker)
         upstream = prepared.upstream
-        grant = Grant(run.run_id, execution.feed.attempt, worker.id, {upstream.alias: upstream})
-        execution.token = self._gateway.grant(grant, worker.native_token or None)
+        grant = Grant(run.run_id, attempt.number, worker.id, {upstream.alias: upstream})
+        attempt.token = self._gateway.grant(grant, worker.native_token or None)
         try:
             start = await self._start(execution, agent_id)
-            if execution.cancel_requested.is_set() or execution.failure is not None:
+            if execution.leaving:
                 raise asyncio.CancelledError  # asked for before the worker knew of the run
             answer = read_answer(await worker.call(Method.RUN_START, start))
         finally:
-            await self._gateway.revoke(execution.token)
+            attempt.over.set()
+            await self._gateway.revoke(attempt.token)
         answer.output = checked_output(answer.output, prepared.definition.file.output)
         return answer
 
@@ -161,7 +218,7 @@ class Runner:
         if limit is None:
             return None
         error = RunTimedOut(f"the run took longer than its limit of {limit:g} s")
-        return asyncio.get_running_loop().call_later(limit, execution.fail, error)
+        return asyncio.get_running_loop().call_later(max(limit - execution.spent_s, 0.0), execution.fail, error)
 
     async def _open(self, execution: Execution, worker: Worker) -> str:
         """Have the worker build the agent unless it has; returns the id by which the worker knows it."""
@@ -209,32 +266,48 @@ class Runner:
     async def _start(self, execution: Execution, agent_id: str) -> dict[str, Any]:
         run, prepared = execution.run, execution.prepared
         workspace = prepared.project.state_dir / "workspaces" / run.run_id
-        await asyncio.to_thread(workspace.mkdir, parents=True, exist_ok=True)
-        messages: list[JsonObject] = []
-        if run.thread is not None:
-            kept = await self._store.list_messages(run.project, run.thread, limit=10_000)
-            messages = [message.message for message in kept]
+        workspace.mkdir(parents=True, exist_ok=True)  # one entry in a local folder: less than a thread costs
+        messages = await self._history(execution)
         return {
             "run_id": run.run_id,
             "agent_id": agent_id,
-            "token": execution.token,
+            "attempt": execution.attempt.number,
+            "token": execution.attempt.token,
             "workspace": str(workspace),
             "input": run.input,
             "messages": messages,
+            "continues": bool(run.options.get("continues")),
             "stream": execution.stream,
             "model": prepared.upstream.model,
         }
+
+    async def _history(self, execution: Execution) -> list[JsonObject]:
+        """Return the conversation so far: in a later attempt as it was in the first, whatever was said since."""
+        run = execution.run
+        if run.options.get("messages") is not None:
+            return list(run.options["messages"])
+        if run.thread is None:
+            return []
+        kept = await self._store.list_messages(run.project, run.thread, limit=None)
+        if "thread_seq" not in run.options:
+            options = {**run.options, "thread_seq": kept[-1].seq if kept else 0}
+            await self._store.update_run(run.run_id, run.lease_epoch, options=options)
+            execution.run = msgspec.structs.replace(run, options=options)
+        return [message.message for message in kept if message.seq <= execution.run.options["thread_seq"]]
 
     # ---- the end
 
     async def _stop(self, execution: Execution, work: "asyncio.Task[Answer]") -> None:
         """Have the framework leave the run; give its worker up if it does not."""
-        worker = self._worker(execution)
-        if worker is not None and execution.token:
-            worker.notify(Method.RUN_CANCEL, {"run_id": execution.run.run_id})
-            await self._gateway.revoke(execution.token)
+        if not execution.ends:
+            await self._finish_tools(execution)
+        worker, attempt = self._worker(execution), execution.attempt
+        attempt.over.set()
+        if worker is not None and attempt.token:
+            worker.notify(Method.RUN_CANCEL, {"run_id": execution.run.run_id, "attempt": attempt.number})
+            await self._gateway.revoke(attempt.token)
             await asyncio.wait([work], timeout=_CANCEL_GRACE_S)
-        if not work.done() and worker is not None and execution.token:
+        if not work.done() and worker is not None and attempt.token:
             self._staff.retire(worker)
             if self._runs_of(worker) <= 1:
                 await worker.kill("did not leave a cancelled run")
@@ -242,15 +315,39 @@ class Runner:
             work.cancel()
             await asyncio.wait([work])
 
+    async def _finish_tools(self, execution: Execution) -> None:
+        """Let the tools that a run has called end before it is left: what they do is done, and would be lost."""
+        running = {call for call in execution.calls.values() if not call.done()}
+        ends = asyncio.ensure_future(_first(execution.cancel_requested, execution.doomed))
+        while running and not ends.done() and not execution.handed_over:
+            done, _ = await asyncio.wait({*running, ends}, return_when=asyncio.FIRST_COMPLETED)
+            running -= done
+        ends.cancel()
+
     async def _abandon_tools(self, execution: Execution) -> None:
         """Let go of tools that are still running: what they return is no part of the run any more."""
         execution.doomed.set()
-        if execution.tool_tasks:
-            await asyncio.wait(set(execution.tool_tasks), timeout=_CANCEL_GRACE_S)
+        running = {call for call in execution.calls.values() if not call.done()}
+        if running:
+            await asyncio.wait(running, timeout=_CANCEL_GRACE_S)
+
+    async def _park(self, execution: Execution) -> None:
+        """Leave the run for now: it waits for answers, or for the next host."""
+        if execution.handed_over:
+            await asyncio.gather(*execution.writes, execution.feed.flush())
+            return
+        now = self._clock()
+        options = {**execution.run.options, "warnings": execution.warnings}
+        options["interrupts"] = [each.to_json() for each in execution.interrupts]
+        changes: RunChanges = {"status": "waiting", "usage": execution.tally.usage(), "options": options}
+        events = [("interrupt.raised", each.to_json()) for each in execution.interrupts]
+        await asyncio.gather(*execution.writes, execution.feed.finish(changes, events))
+        execution.ended = msgspec.structs.replace(execution.run, **changes)
+        _log.debug("run %s waits since %s", execution.run.run_id, now)
 
     def _worker(self, execution: Execution) -> Worker | None:
         live = (worker for worker, _ in self._staff.workers())
-        return next((worker for worker in live if worker.id == execution.worker_id), None)
+        return next((worker for worker in live if worker.id == execution.attempt.worker_id), None)
 
     def _runs_of(self, worker: Worker) -> int:
         return next((runs for each, runs in self._staff.workers() if each is worker), 0)
@@ -262,6 +359,8 @@ class Runner:
         metrics: JsonObject = {"steps": execution.tally.model_calls}
         if answer is not None:
             metrics.update(answer.metrics)
+        metrics["attempts"] = execution.attempt.number
+        metrics["replayed_effects"] = execution.attempt.replay.given
         metrics["wall_ms"] = round((time.monotonic() - execution.started) * 1000, 3)
         usage = execution.tally.usage()
         changes: RunChanges = {
@@ -269,17 +368,18 @@ class Runner:
             "finished_at": finished,
             "usage": usage,
             "metrics": metrics,
-            "options": {**execution.run.options, "warnings": execution.warnings},
+            "options": {**execution.run.options, "warnings": execution.warnings, "interrupts": []},
         }
         data: JsonObject = {"status": status, "usage": usage, "metrics": metrics}
         if error is not None:
             changes["error"] = data["error"] = error.to_dict()
         messages: list[JsonObject] = []
         if answer is not None:
+            changes["error"] = None
             changes["output"] = data["output"] = answer.output
             if execution.run.thread is not None:
                 messages = _thread_messages(execution, answer)
-        await asyncio.gather(*execution.writes, execution.feed.finish(changes, "run.finished", data, messages))
+        await asyncio.gather(*execution.writes, execution.feed.finish(changes, [("run.finished", data)], messages))
         execution.ended = msgspec.structs.replace(execution.run, **changes)
 
 
@@ -310,6 +410,29 @@ def _thread_messages(execution: Execution, answer: Answer) -> list[JsonObject]:
     text = execution.run.input if isinstance(execution.run.input, str) else str(execution.run.input)
     added = answer.neutral_messages() or [{"role": "assistant", "content": str(answer.output)}]
     return [{"role": "user", "content": text}, *added]
+
+
+def _crash_loop(death: AgentForgeError, crashes: int) -> CrashLoop:
+    return CrashLoop(f"the run's worker ended {crashes} times in a row without one more effect; {death.message}")
+
+
+def _may_repeat_tools(execution: Execution) -> bool:
+    """Whether a native agent may have called tools of its own that no journal has."""
+    native = execution.prepared.definition.file.native
+    if native is None or native.tools_idempotent or execution.offline:
+        return False
+    if execution.prepared.release.framework.capability("tool-replay").level == "full":
+        return False
+    asked = [effect for effect in execution.record.effects if effect.kind == "model"]
+    # Without tools in its requests a model may still be asked for them in words.
+    return any(b'"tools"' not in effect.request or _called(effect) - execution.record.tools for effect in asked)
+
+
+def _called(effect: Effect) -> set[str]:
+    """Return the names of the tools that a model asked for."""
+    choices = ModelResponse.from_record(effect.response).data.get("choices") or ()
+    calls = [call for choice in choices for call in (choice.get("message") or {}).get("tool_calls") or ()]
+    return {str((call.get("function") or {}).get("name")) for call in calls}
 
 
 def _tool(declared: Any) -> Tool:

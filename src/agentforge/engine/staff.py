@@ -16,11 +16,14 @@ from agentforge.workers import (
     Pool,
     PoolLimits,
     Worker,
+    WorkersFolder,
     WorkerSpec,
     WorkerTimeouts,
 )
 
 __all__ = ["Staff", "ToolStaff"]
+
+_SPECS_KEPT = 256
 
 
 class Staff:
@@ -32,7 +35,7 @@ class Staff:
         environments: Environments,
         handlers: Handlers,
         *,
-        folder: Path,
+        folder: WorkersFolder,
         pyz: Path,
         limits: PoolLimits,
         timeouts: WorkerTimeouts,
@@ -47,23 +50,31 @@ class Staff:
         self._agents = Pool(self._start, limits, "w")
         self._tools = Pool(self._start, limits, "t")
         self._closing: set[asyncio.Future[None]] = set()
+        self._specs: dict[object, WorkerSpec] = {}
+        self.closed = False
+        """Whether no worker starts any more."""
 
     def agent_spec(
         self, environment: Environment, release: Release, adapter: AdapterCode, agent_version: str, native: bool
     ) -> WorkerSpec:
-        """Return what a worker for this agent version is made of."""
-        manifest = release.framework
-        return WorkerSpec(
-            kind="agent",
-            environment=environment.id,
-            python=environment.python,
-            agent_version=agent_version,
-            adapter=adapter,
-            variables={**manifest.telemetry, **manifest.env},
-            native=native,
-            concurrency=manifest.concurrency,
-            label=release.reference,
-        )
+        """Return what a worker for this agent version is made of: the same object for the next run."""
+        key = (environment.id, adapter, agent_version)
+        if key not in self._specs:
+            manifest = release.framework
+            if len(self._specs) >= _SPECS_KEPT:
+                self._specs.clear()
+            self._specs[key] = WorkerSpec(
+                kind="agent",
+                environment=environment.id,
+                python=environment.python,
+                agent_version=agent_version,
+                adapter=adapter,
+                variables={**manifest.telemetry, **manifest.env},
+                native=native,
+                concurrency=manifest.concurrency,
+                label=release.reference,
+            )
+        return self._specs[key]
 
     def tool_spec(self, environment: Environment, agent_version: str) -> WorkerSpec:
         """Return what a tool worker for this agent version is made of."""
@@ -87,8 +98,14 @@ class Staff:
         """Return the live workers, each with the number of its runs or calls."""
         return [*self._agents.workers(), *self._tools.workers()]
 
+    async def kill(self) -> None:
+        """End all workers at once."""
+        await asyncio.gather(*(worker.kill("the host gives up") for worker, _ in self.workers()))
+        await self.close()
+
     async def close(self) -> None:
         """Stop all workers."""
+        self.closed = True
         await asyncio.gather(self._agents.close(), self._tools.close())
 
     def _pool(self, spec: WorkerSpec) -> Pool:
@@ -101,9 +118,10 @@ class Staff:
                 worker_id,
                 spec,
                 pyz=self._pyz,
-                folder=self._folder / worker_id,
+                folder=self._folder.path / worker_id,
                 handlers=self._handlers,
                 timeouts=self._timeouts,
+                workers=self._folder,
             )
             held = stack.pop_all()
         worker.ended.add_done_callback(lambda _: held.close())

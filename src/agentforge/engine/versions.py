@@ -11,10 +11,16 @@ import msgspec
 from agentforge.config import AgentDefinition, snapshot
 from agentforge.engine.placing import place_folder
 from agentforge.engine.provision import Provisioned
+from agentforge.environments import Lock
+from agentforge.errors.runs import VersionUnusable
+from agentforge.errors.store import BlobNotFound
 from agentforge.store import AgentVersion, AgentVersionId, BlobId, Store
 from agentforge.tools import PythonTools, Tool
 
 __all__ = ["AgentVersions"]
+
+_LOCK = ".agentforge/lock.txt"
+"""Among a version's files, the text of its environment's lock; a folder that no agent has files in."""
 
 
 class AgentVersions:
@@ -36,20 +42,32 @@ class AgentVersions:
             "release": provisioned.release.version,
             "lock": provisioned.lock.digest,
             "adapter": provisioned.release.framework.digest,
+            "python": provisioned.request.python,
         }
         content = {"spec": spec, "files": taken.digest}
         version_id = hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
         if version_id not in self._known:
-            self._known[version_id] = await self._keep(AgentVersionId(version_id), definition.name, spec, taken.files)
+            files = {**taken.files, _LOCK: provisioned.lock.text.encode()}
+            self._known[version_id] = await self._keep(AgentVersionId(version_id), definition.name, spec, files)
         return self._known[version_id]
 
     async def folder(self, version: AgentVersion) -> Path:
         """Return the folder with a version's files, written from the store if it is not there."""
         target = self._folder / version.id[:32]
         if not target.is_dir():
-            files = {name: await self._store.get_blob(blob) for name, blob in version.files.items()}
+            named = {name: blob for name, blob in version.files.items() if name != _LOCK}
+            files = {name: await self._store.get_blob(blob) for name, blob in named.items()}
             await asyncio.to_thread(place_folder, target, functools.partial(_lay_out, files))
         return target
+
+    async def lock(self, version: AgentVersion) -> Lock:
+        """Return the lock of the environment that a version runs in. Raises VersionUnusable."""
+        try:
+            text = (await self._store.get_blob(version.files[_LOCK])).decode()
+        except (KeyError, BlobNotFound) as error:
+            raise VersionUnusable(f"the lock of the agent version `{version.id[:12]}` is gone: {error}") from None
+        requirements = tuple(version.spec["agent"].get("requirements", ()))
+        return Lock(text, requirements, str(version.spec.get("python", "")))
 
     async def tools(self, version: AgentVersion, toolbox: PythonTools, declared: Sequence[Tool]) -> list[Tool]:
         """Return the version's tools with what their functions say of themselves; asked for once."""

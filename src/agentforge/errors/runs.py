@@ -5,13 +5,26 @@ from typing import Self
 from agentforge.errors.tree import AgentForgeError
 
 __all__ = [
+    "AnswerUnfit",
+    "AnsweredFail",
     "AutoUnavailable",
+    "CheckpointUnknown",
+    "CrashLoop",
+    "ExportInvalid",
+    "ExportTooNew",
     "HostStopped",
+    "InterruptExpired",
     "LimitReached",
+    "NothingToResume",
     "OutputMismatch",
+    "QueueFull",
+    "ReplayDiverged",
     "RunTimedOut",
+    "RunUnderWay",
     "RunUnknown",
     "ThreadInvalid",
+    "ThreadUnknown",
+    "VersionUnusable",
     "WorkerBroke",
 ]
 
@@ -64,10 +77,11 @@ class AutoUnavailable(AgentForgeError):
 
 
 class HostStopped(AgentForgeError):
-    """The host stopped while the run was under way."""
+    """The host stops; the run goes on with the next one."""
 
     code = "AF706"
-    default_hint = "Run it again."
+    http_status = 503
+    default_hint = "`agentforge runs resume --all` starts a host that goes on with what was left."
 
 
 class ThreadInvalid(AgentForgeError):
@@ -85,3 +99,116 @@ class WorkerBroke(AgentForgeError):
     code = "AF708"
     origin = "worker"
     default_hint = "This is a defect; the details hold what came."
+
+
+class CrashLoop(AgentForgeError):
+    """The run's worker ended again and again without one more effect."""
+
+    code = "AF710"
+    origin = "worker"
+    default_hint = "The host's log has the workers' last words; `agentforge runs resume RUN` tries once more."
+
+
+class ReplayDiverged(AgentForgeError):
+    """The run asked for something else than the first time, and it was told to stop then."""
+
+    code = "AF711"
+    origin = "framework"
+    default_hint = "`agentforge runs events RUN` shows the difference; keep time, chance and files out of the agent."
+
+
+class AnswerUnfit(AgentForgeError):
+    """The answer is none that the run waits for."""
+
+    code = "AF712"
+    origin = "user"
+    http_status = 409
+    default_hint = "`agentforge runs show RUN` says what the run waits for."
+
+
+class NothingToResume(AgentForgeError):
+    """The run has ended well, is under way, or waits for an answer."""
+
+    code = "AF713"
+    origin = "user"
+    http_status = 409
+    default_hint = "`agentforge runs show RUN` says how the run stands."
+
+
+class CheckpointUnknown(AgentForgeError):
+    """The run has no effect with this number."""
+
+    code = "AF714"
+    origin = "user"
+    http_status = 404
+    default_hint = "`agentforge runs checkpoints RUN` lists them."
+
+
+class InterruptExpired(AgentForgeError):
+    """Nobody answered in time."""
+
+    code = "AF715"
+    origin = "user"
+    default_hint = "Give the question a default or more time; `agentforge runs resume RUN` asks once more."
+
+
+class AnsweredFail(AgentForgeError):
+    """A human decided that the run fails."""
+
+    code = "AF716"
+    origin = "user"
+    default_hint = "`agentforge runs resume RUN` asks once more."
+
+
+class RunUnderWay(AgentForgeError):
+    """The run goes on just now."""
+
+    code = "AF717"
+    origin = "user"
+    http_status = 409
+    default_hint = "Wait for its end, or `agentforge runs cancel RUN`."
+
+
+class VersionUnusable(AgentForgeError):
+    """What the run was started with is gone from this machine."""
+
+    code = "AF718"
+    origin = "user"
+    http_status = 409
+    default_hint = "Install the release of AgentForge that started the run, or start it again as a new run."
+
+
+class ExportInvalid(AgentForgeError):
+    """The file is no export of a run, or is damaged."""
+
+    code = "AF719"
+    origin = "user"
+    http_status = 400
+    default_hint = "Export the run again: `agentforge runs export RUN FILE`."
+
+
+class ExportTooNew(AgentForgeError):
+    """The file was written by a later release."""
+
+    code = "AF720"
+    origin = "user"
+    http_status = 400
+    default_hint = "Update AgentForge: `pip install --upgrade inferloop-agentforge`."
+
+
+class ThreadUnknown(AgentForgeError):
+    """There is no thread of this name in the project."""
+
+    code = "AF721"
+    origin = "user"
+    http_status = 404
+    default_hint = "`agentforge threads list` shows the threads."
+
+
+class QueueFull(AgentForgeError):
+    """The host has as many runs as it may."""
+
+    code = "AF722"
+    origin = "host"
+    http_status = 429
+    default_hint = "Send it again later, or raise `[queue] max_queued`."

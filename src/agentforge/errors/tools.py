@@ -5,12 +5,12 @@ from typing import ClassVar
 from agentforge.errors.tree import AgentForgeError, Origin
 
 __all__ = [
-    "ApprovalUnavailable",
     "ToolAbandoned",
     "ToolArgumentsWrong",
     "ToolFailure",
     "ToolLoadFailed",
     "ToolRaised",
+    "ToolRejected",
     "ToolResultWrong",
     "ToolTimedOut",
     "ToolUnknown",
@@ -85,9 +85,9 @@ class ToolAbandoned(ToolFailure):
     default_hint = "The framework answered without waiting for the tool, or the run was cancelled or hit a limit."
 
 
-class ApprovalUnavailable(ToolFailure):
-    """The tool asks for approval and nobody can be asked yet."""
+class ToolRejected(ToolFailure):
+    """A human rejected the call."""
 
-    code = "AF608"
+    code = "AF610"
     origin = "user"
-    default_hint = "Set `approval: never`, or take the tool away from this agent."
+    default_hint = "The model is told; say in the instructions what it should do then."

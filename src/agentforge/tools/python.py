@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from agentforge.errors import AgentForgeError
 from agentforge.errors.tools import (
-    ApprovalUnavailable,
     ToolArgumentsWrong,
     ToolFailure,
     ToolLoadFailed,
@@ -71,8 +70,6 @@ class PythonTools:
     async def call(self, request: ToolRequest) -> Any:
         """Return the tool's result, a JSON value. Raises a ToolFailure."""
         tool = request.tool
-        if tool.approval == "always":
-            raise ApprovalUnavailable(f"the tool `{tool.name}` needs an approval for each call")
         params = {
             "root": str(self._root),
             "file": tool.file,

@@ -1,0 +1,241 @@
+"""What a run needs to know before it starts: from a submission, or again from what is recorded of a run."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentforge.config import (
+    PROJECT_FILE,
+    AgentDefinition,
+    AgentFile,
+    ModelTarget,
+    Project,
+    expand,
+    load_agent,
+    load_agent_value,
+    load_project,
+    resolve_model,
+)
+from agentforge.engine.execution import Prepared
+from agentforge.engine.provision import Provision
+from agentforge.engine.sharing import SharedWork
+from agentforge.engine.versions import AgentVersions
+from agentforge.errors.config import MissingVariableError
+from agentforge.errors.runs import AutoUnavailable, ThreadInvalid, VersionUnusable
+from agentforge.gateway import Secret, Upstream
+from agentforge.store import JsonObject, Lease, Run, RunId, Store
+
+__all__ = ["Preparing", "Submission", "definition_of", "new_run", "reference_of", "started"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run as a client asks for it."""
+
+    agent: str | Mapping[str, Any]
+    """Path of an agent file or folder, or an agent as a value."""
+    input: Any
+    base_dir: Path
+    """What relative paths start from: the client's folder."""
+    on: str | None = None
+    model: str | None = None
+    thread: str | None = None
+    stream: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    principal: str = "local"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the client that the configuration refers to; kept in memory only."""
+    submit_key: str | None = None
+    priority: int = 0
+    """Runs with a higher one leave the queue first."""
+    cache: bool | None = None
+    """Whether model answers may come from the response cache; None: as the agent or the model says."""
+    on_divergence: str | None = None
+    """`wait`, `continue` or `stop`; None: as the project says."""
+    parent: str | None = None
+    """The run whose child it is."""
+
+
+class Preparing:
+    """Makes `Prepared` for the runs of one project."""
+
+    def __init__(self, root: Path, store: Store, provision: Provision, versions: AgentVersions) -> None:
+        self._root = root
+        self._store = store
+        self._provision = provision
+        self._versions = versions
+        self._loaded: tuple[object, Project] | None = None
+        self._shared = SharedWork[Prepared]()
+
+    async def submitted(self, submission: Submission) -> Prepared:
+        """Return what a submission means. Raises what is wrong with its agent, framework, model or project.
+
+        Equal ones that come while the files of one are looked at share what comes next.
+        """
+        if not isinstance(submission.agent, str):
+            return await self._prepare(submission)
+        variables = frozenset(submission.variables.items())
+        key = (submission.agent, submission.base_dir, submission.on, submission.model, variables)
+        return await self._shared.do(key, lambda: self._prepare(submission))
+
+    async def _prepare(self, submission: Submission) -> Prepared:
+        project = self.project(submission.variables)
+        definition = await asyncio.to_thread(definition_of, submission)
+        reference = reference_of(definition, submission.on)
+        target = resolve_model(project, submission.model or definition.file.model, submission.variables)
+        provisioned = await self._provision.framework(reference, definition.file.requirements)
+        version = await self._versions.make(definition, provisioned)
+        settings = {**target.settings, **definition.settings}
+        upstream = _upstream(target, submission.variables)
+        return Prepared(reference, project, definition, provisioned, version, upstream, settings, submission.variables)
+
+    async def recorded(self, run: Run, variables: Mapping[str, str], *, offline: bool = False) -> Prepared:
+        """Return what a run was started with, whatever was edited since; only endpoints and keys are looked up anew.
+
+        `offline` runs ask no model, so none is looked up.
+
+        Raises VersionUnusable, and MissingVariableError where the variables of whoever started it are needed.
+        """
+        pinned: JsonObject | None = run.options.get("model")
+        if pinned is None:
+            raise VersionUnusable(f"the run `{run.run_id}` was started by a release that did not record its model")
+        project = self.project(variables)
+        if offline:
+            upstream = Upstream(run.model, pinned["kind"], "", pinned["model"])
+        else:  # first: what most often is missing is the key
+            upstream = self._found_again(pinned, project, variables)
+        version = await self._store.get_agent_version(run.agent_version)
+        try:
+            file = AgentFile.model_validate(version.spec["agent"], strict=False)
+        except ValidationError as error:
+            raise VersionUnusable(f"the agent of the run can't be read any more: {error}") from None
+        definition = AgentDefinition(file, await self._versions.folder(version))
+        provisioned = self._provision.recorded(run.framework, run.release, await self._versions.lock(version))
+        return Prepared(
+            run.options["on"], project, definition, provisioned, version, upstream, pinned["settings"], variables
+        )
+
+    async def moved(self, prepared: Prepared, on: str) -> Prepared:
+        """Return the same agent on another framework."""
+        provisioned = await self._provision.framework(on, prepared.definition.file.requirements)
+        version = await self._versions.make(prepared.definition, provisioned)
+        return replace(prepared, reference=on, provisioned=provisioned, version=version)
+
+    async def edited(self, run: Run, submission: Submission) -> Prepared:
+        """Return what an edited agent means in place of a run's own: on the same release, for an offline run."""
+        recorded = await self.recorded(run, submission.variables, offline=True)
+        definition = await asyncio.to_thread(definition_of, submission)
+        version = await self._versions.make(definition, recorded.provisioned)
+        settings = {**recorded.settings, **definition.settings}
+        return replace(recorded, definition=definition, version=version, settings=settings)
+
+    def _found_again(self, pinned: JsonObject, project: Project, variables: Mapping[str, str]) -> Upstream:
+        target = resolve_model(project, pinned["name"], variables)
+        if target.kind != pinned["kind"]:
+            raise MissingVariableError(
+                f"the model `{pinned['name']}` of the run is configured by the environment of who started it",
+                hint="Set the same variables and type `agentforge runs resume --all`.",
+            )
+        return _upstream(target, variables, model=pinned["model"])
+
+    def project(self, variables: Mapping[str, str]) -> Project:
+        """Return the project as a client's variables make it; the file is read again when it changed."""
+        key = (_stamp(self._root / PROJECT_FILE), frozenset(variables.items()))
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = (key, load_project(self._root, variables))
+        return self._loaded[1]
+
+
+def new_run(submission: Submission, prepared: Prepared, run_id: str, lease: Lease, now: float) -> Run:
+    """Return a submission as the run that is kept. Raises ThreadInvalid."""
+    upstream = prepared.upstream
+    options: JsonObject = {
+        "stream": submission.stream,
+        "on": prepared.reference,
+        # What is needed to find the model again, and nothing secret.
+        "model": {
+            "name": upstream.alias,
+            "kind": upstream.kind,
+            "model": upstream.model,
+            "settings": dict(prepared.settings),
+        },
+    }
+    told = {name: getattr(submission, name) for name in ("cache", "on_divergence", "parent")}
+    told["priority"] = submission.priority or None
+    return Run(
+        run_id=RunId(run_id),
+        project=lease.project,
+        principal=submission.principal,
+        labels=dict(submission.labels),
+        agent_name=prepared.definition.name,
+        agent_version=prepared.version.id,
+        framework=prepared.release.framework.name,
+        release=prepared.release.version,
+        model=upstream.alias,
+        thread=_checked_thread(submission.thread),
+        input=submission.input,
+        options=options | {name: value for name, value in told.items() if value is not None},
+        lease_epoch=lease.epoch,
+        submit_key=submission.submit_key,
+        created_at=now,
+        sandbox="none",
+    )
+
+
+def started(run: Run, prepared: Prepared) -> JsonObject:
+    """Return the data of a run's first event."""
+    return {
+        "agent": run.agent_name,
+        "agent_version": run.agent_version,
+        "framework": run.framework,
+        "release": run.release,
+        "model": prepared.upstream.model,
+        "alias": prepared.upstream.alias,
+        "sandbox": run.sandbox,
+        "thread": run.thread,
+    }
+
+
+def _checked_thread(thread: str | None) -> str | None:
+    if thread is not None and not (0 < len(thread) <= 200 and thread.isprintable()):
+        raise ThreadInvalid(f"`{thread[:50]}` can't be the name of a thread")
+    return thread
+
+
+def definition_of(submission: Submission) -> AgentDefinition:
+    """Return the agent that a submission names."""
+    if isinstance(submission.agent, str):
+        return load_agent(submission.base_dir / submission.agent)
+    return load_agent_value(submission.agent, submission.base_dir)
+
+
+def reference_of(definition: AgentDefinition, on: str | None) -> str:
+    """Return the framework that an agent runs on. Raises AutoUnavailable."""
+    reference = on or definition.frameworks[0]
+    if reference == "auto":
+        raise AutoUnavailable(f"the agent `{definition.name}` names no framework to run on")
+    return reference
+
+
+def _upstream(target: ModelTarget, variables: Mapping[str, str], model: str | None = None) -> Upstream:
+    key = expand(target.api_key_ref, variables) if target.api_key_ref else None
+    return Upstream(
+        alias=target.alias,
+        kind=target.kind,
+        base_url=target.base_url or "",
+        model=model or target.model,
+        api_key=Secret(key) if key else None,
+    )
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
