@@ -1,6 +1,7 @@
 """The HTTP API as any client sees it: resources, problem documents, idempotency, pages."""
 
 import asyncio
+import json
 from typing import Any
 
 import aiohttp
@@ -38,7 +39,11 @@ async def test_openapi_describes_every_resource(shared_project: Project) -> None
     assert document["openapi"].startswith("3.")
     assert {
         "/v1/host", "/v1/host/stop", "/v1/runs", "/v1/runs/{run_id}", "/v1/runs/{run_id}/cancel",
-        "/v1/runs/{run_id}/events", "/v1/environments", "/v1/environments/{environment_id}", "/v1/frameworks",
+        "/v1/runs/{run_id}/events", "/v1/runs/resume", "/v1/runs/import", "/v1/runs/{run_id}/resume",
+        "/v1/runs/{run_id}/answer", "/v1/runs/{run_id}/checkpoints", "/v1/runs/{run_id}/checkpoints/{number}",
+        "/v1/runs/{run_id}/diff", "/v1/runs/{run_id}/rollback", "/v1/runs/{run_id}/fork", "/v1/runs/{run_id}/replay",
+        "/v1/runs/{run_id}/export", "/v1/threads", "/v1/threads/{name}", "/v1/environments",
+        "/v1/environments/{environment_id}", "/v1/frameworks",
         "/v1/frameworks/{name}",
     } <= set(document["paths"])  # fmt: skip
     for path, operations in document["paths"].items():
@@ -126,6 +131,26 @@ async def test_events_come_in_pages(shared_project: Project) -> None:
         ("GET", "/v1/runs/", {}, 404, "AF902"),
         ("GET", "/v1/runs/nothing/events?limit=0", {}, 422, "AF902"),
         ("GET", "/v1/runs?before=garbage", {}, 400, "AF8"),
+        ("POST", "/v1/runs", {"json": {"agent": "x", "priority": 101}}, 422, "AF902"),
+        ("POST", "/v1/runs", {"json": {"agent": "x", "on_divergence": "guess"}}, 422, "AF902"),
+        ("POST", "/v1/runs/resume", {"json": {"variables": 1}}, 422, "AF902"),
+        ("POST", "/v1/runs/nothing/resume", {"json": {}}, 404, "AF701"),
+        ("POST", "/v1/runs/nothing/answer", {"json": {"decision": "retry"}}, 404, "AF701"),
+        ("POST", "/v1/runs/nothing/answer", {"json": {}}, 422, "AF902"),
+        ("GET", "/v1/runs/nothing/checkpoints", {}, 404, "AF701"),
+        ("GET", "/v1/runs/nothing/checkpoints/0", {}, 404, "AF701"),
+        ("GET", "/v1/runs/nothing/checkpoints/first", {}, 422, "AF902"),
+        ("GET", "/v1/runs/nothing/diff?with=nobody", {}, 404, "AF701"),
+        ("GET", "/v1/runs/nothing/diff", {}, 422, "AF902"),
+        ("POST", "/v1/runs/nothing/rollback", {"json": {"at": 0}}, 404, "AF701"),
+        ("POST", "/v1/runs/nothing/rollback", {"json": {"at": -2}}, 422, "AF902"),
+        ("POST", "/v1/runs/nothing/fork", {"json": {}}, 404, "AF701"),
+        ("POST", "/v1/runs/nothing/fork", {"json": {"att": 1}}, 422, "AF902"),
+        ("POST", "/v1/runs/nothing/replay", {"json": {}}, 404, "AF701"),
+        ("GET", "/v1/runs/nothing/export", {}, 404, "AF701"),
+        ("POST", "/v1/runs/import", {"data": b"no export"}, 400, "AF719"),
+        ("GET", "/v1/threads/nothing", {}, 404, "AF721"),
+        ("DELETE", "/v1/threads/a%2Fb%20c", {}, 404, "AF721"),
         ("GET", "/v1/nowhere", {}, 404, "AF902"),
         ("PUT", "/v1/runs", {}, 405, "AF902"),
         ("GET", "/v1/frameworks/nothing", {}, 404, "AF202"),
@@ -145,6 +170,41 @@ async def test_every_refusal_is_a_problem_document(
     assert (got, problem["status"]) == (status, status), problem
     assert problem["detail"] == problem["message"]
     assert problem["hint"]
+
+
+@pytest.mark.parametrize(
+    ("more", "query", "headers", "status"),
+    [
+        ({"labels": {"a": "b"}, "thread": "t", "stream": True}, "?wait_s=30", {"Idempotency-Key": "both"}, 201),
+        ({"model": "nowhere"}, "?wait_s=30", {}, 422),
+        ({"on": "nothing"}, "", {}, 404),
+        ({"labels": {"a": 1}}, "", {}, 422),
+        ({"input": "\ud800", "on": "nothing"}, "", {}, 404),
+        ({}, "?wait_s=61", {}, 422),
+        ({}, "?wait_s=-1", {}, 422),
+        ({}, "?wait_s=nan", {}, 422),
+        ({}, "?wait_s=x", {}, 422),
+        ({}, "?wait_s=30&other=1", {}, 201),
+        ({}, "", {"Idempotency-Key": "k" * 201}, 422),
+    ],
+)
+async def test_a_run_is_taken_directly_as_it_is_by_the_route(
+    shared_project: Project, more: dict[str, Any], query: str, headers: dict[str, str], status: int
+) -> None:
+    data = json.dumps(body(shared_project, shared_project.agent(), **more)).encode()
+    answers = []
+    for kind in ("application/json", "application/json; charset=utf-8"):  # the second is left to the route
+        sent = {"Content-Type": kind, **headers}
+        answers.append(await ask(shared_project, "POST", f"/v1/runs{query}", data=data, headers=sent))
+    direct, routed = answers
+    assert direct[0] == status
+    assert direct[:2] == routed[:2]
+    if status != 201:
+        assert direct[2] == routed[2]
+    elif "Idempotency-Key" in headers:
+        assert direct[2]["run_id"] == routed[2]["run_id"]
+    else:
+        assert set(direct[2]) == set(routed[2])
 
 
 async def test_a_key_never_comes_back(shared_project: Project) -> None:

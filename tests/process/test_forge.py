@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from agentforge import AgentForgeError, Forge
+from agentforge import AgentForgeError, Forge, RunEvent, RunHandle, RunResult
 from agentforge.api.place import answers, host_place
+from agentforge_conformance.scripted_model import CalledTool, Step
 
 from .project_world import Project, gone
 
@@ -115,6 +116,17 @@ async def test_the_same_submit_key_is_the_same_run(project: Project) -> None:
     assert len(project.model.requests) == 1
 
 
+async def test_the_same_submit_key_is_the_same_run_though_the_agent_is_gone(project: Project) -> None:
+    async with Forge() as forge:
+        agent = Path(project.root, project.agent())
+        first = await forge.submit(agent, "x", submit_key="k")
+        await first.result()
+        agent.rename(project.root / "elsewhere")
+        assert (await forge.submit(agent, "x", submit_key="k")).run_id == first.run_id
+        with pytest.raises(AgentForgeError):
+            await forge.submit(agent, "x", submit_key="other")
+
+
 async def test_a_program_is_a_client_of_the_host_that_runs(project: Project) -> None:
     agent = project.agent()
     await project.run(agent)
@@ -141,15 +153,16 @@ async def test_two_programs_at_once_share_one_host(project: Project) -> None:
     assert [result.output for result in results] == ["FINAL: 1", "FINAL: 2"]
 
 
-async def test_runs_that_a_program_leaves_behind_end_as_failed(project: Project) -> None:
+async def test_runs_that_a_program_leaves_behind_go_on_with_the_next_host(project: Project) -> None:
+    project.write("agentforge.toml", "[host]\ndrain_s = 0\n")
+    held = project.model.script("held", Step(text="too late", delay_s=600), Step(text="in the end"))
     async with Forge() as forge:
-        run = await forge.submit(project.agent(), "x", model="openai:slow-600")
+        run = await forge.submit(project.agent(), "x", model=f"openai:{held}")
         async with asyncio.timeout(60):
             await project.model.wait_for_requests(1)
     async with Forge() as forge:
         result = await forge.attach(run.run_id).result()
-    assert result.error is not None
-    assert (result.status, result.error.code) == ("failed", "AF706")
+    assert (result.status, result.output) == ("succeeded", "in the end")
 
 
 async def test_the_program_may_go_on_while_its_host_starts_and_stops(project: Project) -> None:
@@ -184,6 +197,17 @@ def test_the_same_blocking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert run.result().output == {"got": "x"}
         assert run.status().ok
         assert forge.attach(run.run_id).cancel().status == "succeeded"
+        assert run.checkpoints() == []
+        fork = run.fork(input="y")
+        assert fork.result().output == {"got": "y"}
+        assert not run.diff(fork)["output_same"]
+        assert run.replay()["same"]
+        run.export(tmp_path / "run.file")
+        assert forge.import_run(tmp_path / "run.file").run_id == run.run_id
+        assert run.rollback(-1).status == "waiting"
+        assert run.resume().status in ("queued", "running", "succeeded")
+        assert run.result().ok
+        assert (forge.threads(), forge.resume_all()) == ([], [])
     with pytest.raises(AgentForgeError) as raised, Forge.sync(tmp_path) as forge:
         forge.run("missing.yaml")
     assert raised.value.code == "AF101"
@@ -216,6 +240,7 @@ async def test_a_program_whose_host_is_just_stopping_gets_a_new_one(
 ) -> None:
     if inline:
         monkeypatch.setenv("AGENTFORGE_HOST", "inline")
+    project.write("agentforge.toml", "[host]\ndrain_s = 0.5\n")
     agent = project.with_tools("hanging", "import time\n\ndef hangs(why: str) -> str:\n    time.sleep(600)\n", "hangs")
     async with Forge() as forge:
         run = await forge.submit(agent, "x")
@@ -223,27 +248,117 @@ async def test_a_program_whose_host_is_just_stopping_gets_a_new_one(
             if event.kind == "tool.called":
                 break
         stopping = asyncio.create_task(forge.connection.post("/v1/host/stop"))
-        while not (result := await forge.run(project.agent(), "meanwhile")).ok:
-            assert result.error is not None
-            assert result.error.code == "AF706"  # it was taken before the host began to stop
-        assert result.output == "FINAL: meanwhile"
+        assert (await _over_the_stop(lambda: forge.run(project.agent(), "meanwhile"))).output == "FINAL: meanwhile"
         await asyncio.gather(stopping, return_exceptions=True)
-        assert (await forge.attach(run.run_id).status()).status == "failed"
+        left = await _over_the_stop(forge.attach(run.run_id).result)
+        assert (left.status, left.interrupts[0]["kind"]) == ("waiting", "tool")
 
 
-async def test_a_request_that_may_have_been_taken_is_not_repeated(project: Project) -> None:
+async def _over_the_stop(ask: Callable[[], Awaitable[RunResult]]) -> RunResult:
+    """Ask again while the host that stops says that the run goes on with the next one."""
+    while True:
+        try:
+            return await ask()
+        except AgentForgeError as error:
+            if error.code != "AF706" or "run_id" not in error.info().details:
+                raise
+
+
+@pytest.mark.feature("AF-081")
+@pytest.mark.parametrize("waits", ["run", "result", "events"])
+async def test_a_run_whose_host_is_killed_goes_on_for_who_waits(project: Project, waits: str) -> None:
     agent = project.agent()
     await project.run(agent)
     pid = (await project.host())["pid"]
-    async with Forge() as forge:
-        run = asyncio.create_task(forge.run(agent, "x", model="openai:slow-600"))
+    model = f"openai:{project.model.script('held', Step(delay_s=600), after='default')}"
+    told: list[str] = []
+    async with Forge(notice=told.append) as forge:
+        if waits == "run":
+            waiting = asyncio.create_task(forge.run(agent, "x", model=model))
+        else:
+            run = await forge.submit(agent, "x", model=model)
+            waiting = asyncio.create_task(run.result() if waits == "result" else _last(run))
         async with asyncio.timeout(60):
             await project.model.wait_for_requests(2)
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(AgentForgeError) as raised:
-            await run
-        assert raised.value.code == "AF904"
+        result = await waiting
+        assert (result.output, result.attempts, result.replayed_effects) == ("FINAL: x", 2, 0)
+        assert told == ["the host ended; going on with a new one"]
+        assert (await project.host())["pid"] == os.getpid()
+        assert len((await forge.connection.get("/v1/runs"))["runs"]) == 2
     await gone(pid)
+
+
+async def _last(run: RunHandle) -> RunResult:
+    """Watch a run to its end."""
+    *events, result = [item async for item in run.watch()]
+    assert [each.seq for each in events if isinstance(each, RunEvent)] == list(range(1, len(events) + 1))
+    assert isinstance(result, RunResult)
+    return result
+
+
+@pytest.mark.feature("AF-081")
+async def test_a_program_that_starts_a_host_has_left_runs_go_on_with_its_keys(project: Project) -> None:
+    project.write(
+        "agentforge.toml",
+        f'[models.default]\nupstream = "openai"\nbase_url = "{project.model.base_url}"\n'
+        'api_key = "${env:SPECIAL_KEY}"\nmodel = "script:held"\n',
+    )
+    project.model.script("held", Step(delay_s=600), after="default")
+    keyed = {"SPECIAL_KEY": "sk-special"}
+    done = await project.command("run", project.agent(), "x", "--detach", variables=keyed)
+    async with asyncio.timeout(60):
+        await project.model.wait_for_requests(1)
+    pid = (await project.host())["pid"]
+    os.kill(pid, signal.SIGKILL)
+    await gone(pid)
+    lacking = await project.command("runs", "resume", "--all")
+    assert (lacking.code, lacking.out) == (1, ""), lacking
+    assert "SPECIAL_KEY" in lacking.err
+    assert len(project.model.requests) == 1
+    resumed = await project.command("runs", "resume", "--all", variables=keyed)
+    assert resumed.code == 0, resumed
+    assert resumed.out == f"{done.out.strip()}  succeeded  FINAL: x\n"
+    assert project.keys_seen() == {"Bearer sk-special"}
+    await project.stop()
+
+
+async def test_a_runs_history_is_in_reach_of_a_program(project: Project) -> None:
+    code = "def double(number: int) -> int:\n    return 2 * number\n"
+    agent = project.with_tools("doubling", code, "double", approval="always")
+    step = Step(calls=[CalledTool("double", {"number": 21})])
+    model = f"openai:{project.model.script('calls', step, after='default')}"
+    async with Forge() as forge:
+        run = await forge.submit(agent, "x", model=model, thread="t")
+        waiting = await run.result()
+        assert (waiting.status, waiting.interrupts[0]["kind"]) == ("waiting", "approval")
+        with pytest.raises(AgentForgeError, match="approval") as raised:
+            waiting.check()
+        assert raised.value.code == "AF709"
+        with pytest.raises(AgentForgeError) as raised:
+            await run.answer("retry")
+        assert raised.value.code == "AF712"
+        await run.answer("approve", interrupt=waiting.interrupts[0]["id"])
+        assert (await run.result()).output == "FINAL: tool said 42"
+        kinds = [each["kind"] for each in await run.checkpoints()]
+        assert kinds == ["model", "answer", "tool", "model"]
+        assert (await run.checkpoint(2))["response"] == {"value": 42}
+        fork = await run.fork(at=2, edit=1000)
+        assert (await fork.result()).output == "FINAL: tool said 1000"
+        assert (await run.diff(fork))["first_difference"] == 2
+        assert (await run.replay())["same"]
+        await run.export(project.root / "run.file")
+        assert (await forge.import_run(project.root / "run.file")).run_id == run.run_id
+        assert [each["thread"] for each in await forge.threads()] == ["t"]
+        assert (await forge.thread("t"))[0]["role"] == "user"
+        await forge.delete_thread("t")
+        assert await forge.threads() == []
+        assert (await run.rollback(0)).status == "waiting"
+        assert len(await run.checkpoints(voided=True)) == 4
+        await run.resume()
+        assert (await run.result()).status == "waiting"
+        assert (await run.cancel()).status == "cancelled"
+        assert await forge.resume_all() == []
 
 
 @pytest.mark.parametrize("inline", [False, True])

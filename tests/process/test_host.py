@@ -91,19 +91,6 @@ async def test_status_stop_and_logs_tell_of_the_host(project: Project) -> None:
     assert (await project.command("host", "logs", "-n", "5")).code == 0
 
 
-async def test_a_host_that_is_stopped_ends_its_runs_as_failed(project: Project) -> None:
-    agent = project.agent()
-    command = await project.start("run", agent, "x", "--model", "openai:slow-600", "--json")
-    async with asyncio.timeout(60):
-        await project.model.wait_for_requests(1)
-    assert (await project.command("host", "stop")).code == 0
-    done = await command.done()
-    assert done.code == 1
-    assert done.error["code"] == "AF706"
-    (run,) = (await project.command("runs", "list", "--json")).objects
-    assert (run["status"], run["error"]["code"]) == ("failed", "AF706")
-
-
 async def test_a_command_right_after_the_hosts_end_gets_a_new_one(project: Project) -> None:
     agent = project.with_tools("slow-to-leave", TOOLS, "hangs")
     run_id = await project.detached(agent)
@@ -115,7 +102,7 @@ async def test_a_command_right_after_the_hosts_end_gets_a_new_one(project: Proje
     assert hosts(project) != [pid]
 
 
-async def test_with_a_killed_host_everything_dies_and_the_next_one_tells_of_it(project: Project) -> None:
+async def test_with_a_killed_host_everything_dies_and_the_next_one_goes_on_with_its_runs(project: Project) -> None:
     agent = project.with_tools("hanging", TOOLS, "hangs")
     calling = await project.detached(agent)
     asking = await project.detached(project.agent("asking"), "x", "--model", "openai:slow-600")
@@ -128,28 +115,18 @@ async def test_with_a_killed_host_everything_dies_and_the_next_one_tells_of_it(p
     await asyncio.gather(*map(gone, all_of_them))
     async with asyncio.timeout(10):
         await project.model.wait_until_idle()
-    shown = {run["run_id"]: run for run in (await project.command("runs", "list", "--json")).objects}
+    await project.command("runs", "list")
     assert hosts(project) != [host]
+    assert (await project.ended(calling))["interrupts"][0]["kind"] == "tool"
+    await project.until(asking, "attempt.started")
     for run_id in (calling, asking):
-        assert (shown[run_id]["status"], shown[run_id]["error"]["code"]) == ("failed", "AF706")
+        assert (await project.command("runs", "cancel", run_id, "--json")).result["status"] == "cancelled"
         events = await project.events(run_id)
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert events[-1]["kind"] == "run.finished"
         done = await project.command("runs", "watch", run_id, "--json")
         assert (done.code, done.objects[-1]["kind"]) == (1, "run.finished")
     assert (await project.run("asking", "now"))["output"] == "FINAL: now"
-
-
-async def test_a_killed_host_does_not_leave_its_commands_waiting(project: Project) -> None:
-    command = await project.start("run", project.agent(), "x", "--model", "openai:slow-600", "--json")
-    async with asyncio.timeout(60):
-        await project.model.wait_for_requests(1)
-    (host,) = hosts(project)
-    os.kill(host, signal.SIGKILL)
-    done = await command.done()
-    assert done.code == 1
-    assert "AF904" in done.err + done.out
-    assert "hint" in done.err + done.out
 
 
 async def test_a_second_host_for_the_same_project_is_refused(project: Project) -> None:

@@ -1,6 +1,6 @@
 """What `agentforge run` ends with."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ class Refusing:
     """A client of a host that refuses each framework as the test says, by exit code."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
-        self.connection = self
+        self.link = self
 
     async def __aenter__(self) -> "Refusing":
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         pass
+
+    async def ask(self, request: Callable[["Refusing"], Awaitable[Any]]) -> Any:
+        """Do a request."""
+        return await request(self)
 
     def variables(self) -> dict[str, str]:
         """Return what goes along with a run."""

@@ -13,8 +13,23 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CODE = [ROOT / "src", *(ROOT / "packages" / name for name in ("worker", "adapters"))]
 HEADINGS = ["## What happened", "## Why", "## What to do"]
-EVENT_KIND = re.compile(r'"((?:run|attempt|step|model|tool|message|handoff|log|checkpoint|interrupt|replay)\.[a-z]+)"')
-NOT_EVENTS = {"run.start", "run.cancel", "run.warn", "tool.call", "tool.invoke", "log.write", "message.content"}
+EVENT_KIND = re.compile(
+    r'"((?:run|attempt|step|model|tool|message|handoff|log|checkpoint|interrupt|replay|effect)\.[a-z]+)"'
+)
+NOT_EVENTS = {
+    "run.start",
+    "run.cancel",
+    "run.warn",
+    "run.call",
+    "run.json",
+    "checkpoint.save",
+    "effect.open",
+    "effect.close",
+    "tool.call",
+    "tool.invoke",
+    "log.write",
+    "message.content",
+}
 
 
 @pytest.fixture(scope="module")

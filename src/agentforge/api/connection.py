@@ -1,7 +1,4 @@
-"""HTTP with a host: one client on its socket, problem documents as exceptions.
-
-httpcore and not httpx: every command passes here, and httpx takes longer to import than a warm run takes.
-"""
+"""HTTP with a host: one client on its socket, problem documents as exceptions."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -9,43 +6,48 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import httpcore
-
 from agentforge.api.encoding import decode, encode
+from agentforge.api.http import HeaderUnfit, HttpClient
 from agentforge.api.sse import MEDIA_TYPE, read_sse
 from agentforge.errors import ErrorInfo
-from agentforge.errors.host import HostGone, RemoteError
+from agentforge.errors.host import HostGone, RemoteError, RequestInvalid
 
 __all__ = ["Connection"]
 
-_TIMEOUTS = {"timeout": {"connect": 30.0, "write": 30.0, "pool": None, "read": None}}
 _JSON = "application/json"
+_BYTES = "application/octet-stream"
 
 
 class Connection:
     """A client of one host. Raises RemoteError for what the host refuses, HostGone when it is not there."""
 
     def __init__(self, *, socket: Path | None = None, url: str | None = None) -> None:
-        self._base = (url or "http://host").rstrip("/")
-        self._pool = httpcore.AsyncConnectionPool(
-            uds=str(socket) if socket is not None else None, max_connections=None, max_keepalive_connections=100
-        )
+        self._client = HttpClient(socket=socket, url=url)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.aclose()
+        await self._client.close()
 
     async def get(self, path: str, **query: Any) -> Any:
         """Return the JSON of a resource; None is no query parameter, a list is a repeated one."""
-        return await self._request("GET", self._url(path, query))
+        return _json(await self._request("GET", _target(path, query)))
+
+    async def get_bytes(self, path: str) -> bytes:
+        """Return a resource that is no JSON."""
+        return await self._request("GET", _target(path))
 
     async def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """Post JSON and return the answer's."""
-        return await self._request("POST", self._url(path, query), body, headers)
+        content = b"" if body is None else encode(body)
+        return _json(await self._request("POST", _target(path, query), content, headers))
+
+    async def post_bytes(self, path: str, content: bytes) -> Any:
+        """Post what is no JSON and return the answer's JSON."""
+        return _json(await self._request("POST", _target(path), content, {"Content-Type": _BYTES}))
 
     async def delete(self, path: str) -> None:
         """Delete a resource."""
-        await self._request("DELETE", self._url(path))
+        await self._request("DELETE", _target(path))
 
     async def stream(
         self, method: str, path: str, body: Any = None, **query: Any
@@ -53,26 +55,32 @@ class Connection:
         """Yield (kind, data) of a resource's server-sent events. Who may leave early closes it (`aclosing`)."""
         headers = [("Accept", MEDIA_TYPE), ("Content-Type", _JSON)]
         content = b"" if body is None else encode(body)
-        url = self._url(path, query)
         with _translated():
-            async with self._pool.stream(method, url, headers=headers, content=content, extensions=_TIMEOUTS) as answer:
+            async with self._client.request(method, _target(path, query), headers, content) as answer:
                 if answer.status >= 400:
-                    raise _refusal(answer.status, await answer.aread())
-                async for event in read_sse(_lines(answer.aiter_stream())):
+                    raise _refusal(answer.status, await answer.whole())
+                async for event in read_sse(_lines(answer.pieces())):
                     yield event
 
-    async def _request(self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        content = b"" if body is None else encode(body)
-        sent = [("Accept", _JSON), ("Content-Type", _JSON), *(headers or {}).items()]
+    async def _request(
+        self, method: str, target: str, content: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        sent = {"Accept": _JSON, "Content-Type": _JSON, **(headers or {})}
         with _translated():
-            answer = await self._pool.request(method, url, headers=sent, content=content, extensions=_TIMEOUTS)
+            async with self._client.request(method, target, sent.items(), content) as answer:
+                received = await answer.whole()
         if answer.status >= 400:
-            raise _refusal(answer.status, answer.content)
-        return decode(answer.content) if answer.content else None
+            raise _refusal(answer.status, received)
+        return received
 
-    def _url(self, path: str, query: Mapping[str, Any] | None = None) -> str:
-        given = {key: value for key, value in (query or {}).items() if value is not None}
-        return self._base + quote(path) + ("?" + urlencode(given, doseq=True) if given else "")
+
+def _target(path: str, query: Mapping[str, Any] | None = None) -> str:
+    given = {key: value for key, value in (query or {}).items() if value is not None}
+    return quote(path) + ("?" + urlencode(given, doseq=True) if given else "")
+
+
+def _json(content: bytes) -> Any:
+    return decode(content) if content else None
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
@@ -87,8 +95,10 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+    except OSError as error:
         raise HostGone(f"the host does not answer ({type(error).__name__}: {error})") from error
+    except HeaderUnfit as error:
+        raise RequestInvalid(str(error)) from None
 
 
 def _refusal(status: int, content: bytes) -> RemoteError:

@@ -87,7 +87,7 @@ class InlineHost:
         if self._unwanted:
             self._stop.set()
         _remove_stale_sockets(self.place)
-        server = HostServer(self.place, patience_s=math.inf, leaves_when_idle=False)
+        server = HostServer(self.place, patience_s=math.inf, own_process=False)
         stopping = asyncio.create_task(self._stop.wait())
         stopping.add_done_callback(lambda _: server.stop())
         await server.serve(lambda: self._ready.set_result(None))

@@ -10,7 +10,7 @@ from agentforge.api.answers import JsonAnswer
 from agentforge.errors import AgentForgeError, InternalError
 from agentforge.errors.host import RequestInvalid
 
-__all__ = ["install", "problem"]
+__all__ = ["defect", "install", "problem", "refusal"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(AgentForgeError)
     async def known(request: Request, error: AgentForgeError) -> JsonAnswer:
-        return _answer(error)
+        return refusal(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JsonAnswer:
         places = [{"at": list(each["loc"]), "problem": each["msg"]} for each in error.errors()]
         first = places[0]
         text = f"the request is wrong at `{'.'.join(map(str, first['at']))}`: {first['problem']}"
-        return _answer(RequestInvalid(text, problems=places))
+        return refusal(RequestInvalid(text, problems=places))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JsonAnswer:
@@ -51,9 +51,15 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JsonAnswer:
-        _log.error("%s %s failed by a defect", request.method, request.url.path, exc_info=error)
-        return _answer(InternalError(f"`{type(error).__name__}`: {error}"))
+        return defect(f"{request.method} {request.url.path}", error)
 
 
-def _answer(error: AgentForgeError) -> JsonAnswer:
+def refusal(error: AgentForgeError) -> JsonAnswer:
+    """Return an error as an answer."""
     return JsonAnswer(problem(error), error.http_status, media_type="application/problem+json")
+
+
+def defect(request: str, error: Exception) -> JsonAnswer:
+    """Log an error that nobody foresaw, and return it as an answer."""
+    _log.error("%s failed by a defect", request, exc_info=error)
+    return refusal(InternalError(f"`{type(error).__name__}`: {error}"))

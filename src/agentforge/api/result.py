@@ -42,6 +42,12 @@ class RunResult:
     cost_usd: float | None
     duration_ms: int | None
     error: ErrorInfo | None
+    interrupts: list[dict[str, Any]]
+    """What the run waits for: `id`, `kind`, `message`, `data`, `answers`, `schema`, `raised_at`, `expires_at`."""
+    attempts: int
+    """How many workers have tried it."""
+    replayed_effects: int
+    """Effects that were answered from the journal in place of being done again."""
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -54,7 +60,8 @@ class RunResult:
         if self.error is not None:
             raise RemoteError(self.error)
         if not self.ok:
-            raise RemoteError(ErrorInfo("AF709", f"run `{self.run_id}` is {self.status}"))
+            waits = "; ".join(str(each["message"]) for each in self.interrupts)
+            raise RemoteError(ErrorInfo("AF709", f"run `{self.run_id}` is {self.status}" + (waits and f": {waits}")))
         return self
 
     @classmethod
@@ -74,5 +81,8 @@ class RunResult:
             cost_usd=data["cost_usd"],
             duration_ms=data["duration_ms"],
             error=ErrorInfo.from_dict(error) if error else None,
+            interrupts=list(data.get("interrupts", ())),
+            attempts=data.get("attempts", 0),
+            replayed_effects=data.get("replayed_effects", 0),
             raw=data,
         )

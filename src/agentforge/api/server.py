@@ -3,36 +3,42 @@
 import argparse
 import asyncio
 import contextlib
-import fcntl
+import gc
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import uvicorn
 
 from agentforge import __version__
 from agentforge.api.app import make_app
-from agentforge.api.place import HostPlace, answers, host_place
+from agentforge.api.holding import HostLock, hold
+from agentforge.api.place import HostPlace, Told, host_place
 from agentforge.api.problems import problem
 from agentforge.api.starting import make_state_folder
+from agentforge.api.submitting import AsgiApp, DirectSubmit
+from agentforge.config import load_project
 from agentforge.engine import Engine
 from agentforge.errors import AgentForgeError, InternalError
-from agentforge.errors.host import HostAlreadyRuns
+from agentforge.errors.host import SocketUnusable
+from agentforge.errors.store import LeaseLost, StoreLocked
 from agentforge.gateway.embedded import EmbeddedModel
+from agentforge.workers.identity import ProcessId
 
 __all__ = ["HostServer", "main"]
 
 _log = logging.getLogger(__name__)
+_DESCRIPTORS = 1 << 17
 Scope = MutableMapping[str, Any]
-AsgiApp = Callable[[Scope, Callable[..., Awaitable[Any]], Callable[..., Awaitable[Any]]], Awaitable[None]]
 
 
 class HostServer:
@@ -44,54 +50,80 @@ class HostServer:
         environ: Mapping[str, str] = os.environ,
         catalogue_folders: tuple[Path, ...] = (),
         patience_s: float = 30.0,
-        leaves_when_idle: bool = True,
+        own_process: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`patience_s`: how long to wait for another host of the project to leave."""
+        """`patience_s`: how long to wait for another host of the project to leave.
+
+        A host in an `own_process` leaves when it is idle, and gives runs time to end when it is stopped.
+        """
         self._place = place
         self._patience_s = patience_s
-        self._leaves_when_idle = leaves_when_idle
+        self._own_process = own_process
         self._environ = environ
         self._catalogue_folders = catalogue_folders
+        self._clock = clock
+        self._config = load_project(place.root, environ).config.host
         self._stopping = asyncio.Event()
-        self._started = time.time()
+        self._leaving_at_once = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._started = clock()
         self._requests = _Requests()
         self._engine: Engine
 
     def stop(self) -> None:
-        """Have `serve` return soon; runs under way end as failed. Call it on the host's loop."""
+        """Have `serve` return once runs under way have ended, or been handed over; a second call has it return soon.
+
+        Call it on the host's loop.
+        """
+        if self._stopping.is_set():
+            self._leaving_at_once.set()
         self._stopping.set()
 
     async def serve(self, ready: Callable[[], None]) -> None:
-        """Serve until the end; `ready` is called once clients can connect. Raises HostAlreadyRuns, AF1xx, AF8xx."""
-        state = self._place.lock.parent
+        """Serve until the end; `ready` is called once clients can connect.
+
+        Raises HostAlreadyRuns, HostGone, RemainsAlive, AF1xx, AF8xx; LeaseLost if another host has taken the project.
+        """
         make_state_folder(self._place.root)
-        async with self._only_host() as lock:
-            embedded = EmbeddedModel(state / "embedded")
-            try:
-                async with Engine(
-                    self._place.root,
-                    embedded=embedded,
-                    catalogue_folders=self._catalogue_folders,
-                    environ=self._environ,
-                ) as self._engine:
-                    await self._serve_http(ready, lock)
-            finally:
-                await embedded.close()
+        async with contextlib.AsyncExitStack() as stack:
+            lock = await hold(
+                self._place,
+                self._told(),
+                patience_s=self._patience_s + self._config.lease_s,
+                given_up=self._stopping.is_set,
+                clock=self._clock,
+            )
+            stack.callback(lock.close)
+            await stack.enter_async_context(_meanwhile(self._beat(lock)))
+            embedded = EmbeddedModel(self._place.lock.parent / "embedded")
+            stack.push_async_callback(embedded.close)
+            self._engine = await self._open_engine(stack, embedded, lock)
+            await self._serve_http(ready, lock)
 
-    @contextlib.asynccontextmanager
-    async def _only_host(self) -> AsyncIterator[IO[bytes]]:
-        """Hold the project. A host that is about to leave, or serves one command only, is waited for."""
-        root = self._place.root
-        deadline = time.monotonic() + self._patience_s
-        with self._place.lock.open("ab+") as lock:
-            while not _taken(lock):
-                if answers(host_place(root)) or self._stopping.is_set() or time.monotonic() > deadline:
-                    raise HostAlreadyRuns(f"another host already serves `{root}`")
-                await asyncio.sleep(0.05)
-            yield lock
+    def _told(self) -> Told:
+        process = str(ProcessId.of(os.getpid()))
+        return Told(process, self._place.socket, self._place.shared, self._own_process, self._config.lease_s)
 
-    async def _serve_http(self, ready: Callable[[], None], lock: IO[bytes]) -> None:
-        app = make_app(self._engine, self._describe, self.stop)
+    async def _open_engine(self, stack: contextlib.AsyncExitStack, embedded: EmbeddedModel, lock: HostLock) -> Engine:
+        """Open the engine. A host that was stopped in the middle of a write is ended first: else nobody could write."""
+
+        def engine() -> Engine:
+            return Engine(
+                self._place.root, embedded=embedded, catalogue_folders=self._catalogue_folders, environ=self._environ
+            )
+
+        try:
+            return await stack.enter_async_context(engine())
+        except StoreLocked:
+            if not lock.end_ousted():
+                raise
+            _log.warning("the host that does not answer was in the middle of a write: it was killed")
+            return await stack.enter_async_context(engine())
+
+    async def _serve_http(self, ready: Callable[[], None], lock: HostLock) -> None:
+        routes = make_app(self._engine, self._describe, self.stop, self._stopping.is_set)
+        app = DirectSubmit(routes, self._engine, self._stopping.is_set)
         config = uvicorn.Config(
             self._requests.counted(app),
             log_config=None,
@@ -99,25 +131,72 @@ class HostServer:
             lifespan="off",
             timeout_graceful_shutdown=2,
             ws="none",
+            proxy_headers=False,
         )
         server = _Server(config)
         with _listening(self._place.socket) as listener:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            idle = asyncio.create_task(self._leave_when_idle())
-            _tell_where(self._place, lock)
-            ready()
-            await self._stopping.wait()
-            idle.cancel()
-            await self._engine.end_runs()
+            async with _meanwhile(self._renew(lock)):
+                async with _meanwhile(self._leave_when_idle(lock)):
+                    ready()
+                    await _first(self._stopping, self._lost)
+                await self._end_runs(server)
             server.should_exit = True
             await serving
+        if self._lost.is_set():
+            raise LeaseLost(f"another host has taken over the project `{self._place.root}`.")
 
-    async def _leave_when_idle(self) -> None:
+    async def _end_runs(self, server: uvicorn.Server) -> None:
+        """Wait for runs under way for some time and hand over the rest; without the lease there is nothing to do."""
+        if not self._lost.is_set():
+            grace_s = self._config.drain_s if self._own_process else 0.0
+            if self._engine.active:
+                _log.info("stopping: waiting for %d run(s), %g s at most", self._engine.active, grace_s)
+            handing_over = asyncio.create_task(self._engine.hand_over(grace_s))
+            await _first(self._leaving_at_once, self._lost, handing_over)
+            handing_over.cancel()
+            (failure,) = await asyncio.gather(handing_over, return_exceptions=True)
+            if failure is None:
+                return
+            if isinstance(failure, LeaseLost):
+                self._lost.set()
+            elif isinstance(failure, Exception):
+                _log.error("runs under way could not be handed over", exc_info=failure)
+        for connection in list(server.server_state.connections):  # who waits here learns it by the end of this
+            connection.transport.abort()
+        await self._engine.abandon()
+
+    # ---- signs of life
+
+    async def _beat(self, lock: HostLock) -> None:
+        """Show other hosts of this machine that this one is there, from the first moment to the last."""
+        while True:
+            lock.beat(self._clock())
+            await asyncio.sleep(self._config.lease_s / 3)
+
+    async def _renew(self, lock: HostLock) -> None:
+        """Renew the lease, and learn that it is lost: from the store, from any write of a run, from the lock file."""
+        lost = asyncio.create_task(self._engine.lease_lost.wait())
+        try:
+            while not lost.done() and (lock.held or lock.deleted):
+                try:
+                    await self._engine.renew_lease()
+                except LeaseLost:
+                    break
+                except AgentForgeError as error:  # a full disk, say: runs fail by it, the host need not
+                    _log.warning("the lease can't be renewed: %s", error.message)
+                await asyncio.wait([lost], timeout=self._config.lease_s / 3)
+        finally:
+            lost.cancel()
+        _log.warning("another host has taken over the project, leaving")
+        self._lost.set()
+
+    async def _leave_when_idle(self, lock: HostLock) -> None:
         """Leave when there was nothing to do for long enough, or when the project's state or the socket is gone."""
-        limit = self._engine.project.config.host.idle_s
+        limit = self._config.idle_s
         while True:
             await asyncio.sleep(min(limit, 2.0) / 2)
-            if not self._place.lock.exists():
+            if lock.deleted:
                 _log.warning("the project's state was deleted, leaving")
                 self.stop()
                 return
@@ -128,9 +207,10 @@ class HostServer:
                 self.stop()
                 return
             idle_s = time.monotonic() - max(self._requests.last, self._engine.last_active)
-            if self._leaves_when_idle and idle_s >= limit:
+            if self._own_process and idle_s >= limit:
                 _log.info("idle for %g s, leaving", limit)
                 self.stop()
+                return
 
     def _describe(self) -> dict[str, Any]:
         workers = [
@@ -152,7 +232,7 @@ class HostServer:
             "socket": str(self._place.socket),
             "started_at": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
             "active_runs": self._engine.active,
-            "idle_s": self._engine.project.config.host.idle_s,
+            "idle_s": self._config.idle_s,
             "workers": workers,
         }
 
@@ -184,35 +264,49 @@ class _Requests:
         return counting
 
 
-def _taken(lock: IO[bytes]) -> bool:
+@contextlib.asynccontextmanager
+async def _meanwhile(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do what never ends for as long as the context lasts."""
+    tasks = [asyncio.create_task(work) for work in works]
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
-def _tell_where(place: HostPlace, lock: IO[bytes]) -> None:
-    """Write into the lock file where this host listens, for clients with another runtime folder."""
-    lock.truncate(0)
-    lock.write(os.fsencode(place.socket) if place.shared else b"")
-    lock.flush()
+async def _first(*awaited: "asyncio.Event | asyncio.Task[None]") -> None:
+    """Wait for the first of these."""
+    tasks = [asyncio.ensure_future(each.wait()) for each in awaited if isinstance(each, asyncio.Event)]
+    given = [each for each in awaited if not isinstance(each, asyncio.Event)]
+    try:
+        await asyncio.wait([*tasks, *given], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 @contextlib.contextmanager
 def _listening(path: Path) -> Iterator[socket.socket]:
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    inode = None
     try:
         before = os.umask(0o177)
         try:
             listener.bind(str(path))
+        except OSError as error:
+            raise SocketUnusable(f"nothing can listen on `{path}`: {error.strerror}") from None
         finally:
             os.umask(before)
-        listener.listen(1024)
+        inode = path.stat().st_ino
+        listener.listen(4096)
         yield listener
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == inode:  # else it is the one of a host that has taken over
+                path.unlink()
         listener.close()
 
 
@@ -224,6 +318,8 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     tell = _Tell(options.ready_fd)
+    _allow_descriptors()
+    _tune_garbage_collection()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(options.project, tell))
@@ -236,6 +332,24 @@ def main() -> int:
         tell(problem(InternalError(f"`{type(error).__name__}`: {error}")))
         return InternalError.exit_code
     return 0
+
+
+def _allow_descriptors() -> None:
+    """Take as many descriptors as may be had, for this process and its workers: a run needs two of them here.
+
+    But not a thousand millions, as containers allow: there are programs that try to close each one there could be.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _tune_garbage_collection() -> None:
+    """Collect less often, and never look at what is imported again: a tenth of a small run's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 async def _serve(root: Path, tell: "_Tell") -> None:

@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agentforge.api.client import Forge, RunHandle
     from agentforge.api.result import RunEvent, RunResult
 
@@ -81,6 +83,26 @@ class SyncForge:
         """Return a handle to a run that was started elsewhere."""
         return SyncRunHandle(self._bridge, self._forge.attach(run_id))
 
+    def resume_all(self) -> "list[SyncRunHandle]":
+        """Have the host go on with the runs that an earlier one left; see `Forge.resume_all`."""
+        return [SyncRunHandle(self._bridge, handle) for handle in self._bridge.call(self._forge.resume_all())]
+
+    def import_run(self, path: "str | Path") -> "SyncRunHandle":
+        """Take a run from a file that `export` wrote."""
+        return SyncRunHandle(self._bridge, self._bridge.call(self._forge.import_run(path)))
+
+    def threads(self) -> list[dict[str, Any]]:
+        """Return the project's threads, the one used last first."""
+        return self._bridge.call(self._forge.threads())
+
+    def thread(self, name: str) -> list[dict[str, Any]]:
+        """Return a thread's messages in the neutral form, oldest first."""
+        return self._bridge.call(self._forge.thread(name))
+
+    def delete_thread(self, name: str) -> None:
+        """Delete a thread; its runs stay."""
+        self._bridge.call(self._forge.delete_thread(name))
+
 
 class SyncRunHandle:
     """`RunHandle` with blocking methods."""
@@ -105,3 +127,40 @@ class SyncRunHandle:
     def cancel(self) -> "RunResult":
         """Cancel the run, wait for its end and return it."""
         return self._bridge.call(self._handle.cancel())
+
+    def resume(self) -> "RunResult":
+        """Have the run go on; returns at once. See `RunHandle.resume`."""
+        return self._bridge.call(self._handle.resume())
+
+    def answer(self, decision: str, value: Any = None, interrupt: str | None = None) -> "RunResult":
+        """Answer what the run waits for; returns at once. See `RunHandle.answer`."""
+        return self._bridge.call(self._handle.answer(decision, value, interrupt))
+
+    def checkpoints(self, voided: bool = False) -> list[dict[str, Any]]:
+        """Return the run's checkpoints, one an effect."""
+        return self._bridge.call(self._handle.checkpoints(voided))
+
+    def checkpoint(self, effect: int) -> dict[str, Any]:
+        """Return one effect with its `request` and `response`."""
+        return self._bridge.call(self._handle.checkpoint(effect))
+
+    def rollback(self, at: int) -> "RunResult":
+        """Take the run back to a checkpoint, where it waits for `resume`."""
+        return self._bridge.call(self._handle.rollback(at))
+
+    def fork(self, at: int | None = None, edit: Any = ..., input: Any = None, on: str | None = None) -> "SyncRunHandle":
+        """Start a new run that shares this one's effects up to `at`; see `RunHandle.fork`."""
+        return SyncRunHandle(self._bridge, self._bridge.call(self._handle.fork(at, edit, input, on)))
+
+    def replay(self, agent: "str | Path | None" = None) -> dict[str, Any]:
+        """Run once more from the journal alone; see `RunHandle.replay`."""
+        return self._bridge.call(self._handle.replay(agent))
+
+    def diff(self, other: "str | SyncRunHandle") -> dict[str, Any]:
+        """Return where this run and another one differ, effect by effect."""
+        run_id = other.run_id if isinstance(other, SyncRunHandle) else other
+        return self._bridge.call(self._handle.diff(run_id))
+
+    def export(self, path: "str | Path") -> None:
+        """Write the run with its journal and agent into one file."""
+        self._bridge.call(self._handle.export(path))

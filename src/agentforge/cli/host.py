@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from agentforge.api.place import HostPlace, answers, host_place
+from agentforge.api.place import HostPlace, answers, host_place, listens
 from agentforge.cli.output import Table, print_json, print_text, say
 from agentforge.cli.session import JsonOption, ProjectOption
 from agentforge.config import find_project
-from agentforge.errors.host import NoHost
+from agentforge.errors.host import HostGone, NoHost
 
 __all__ = ["app"]
 
@@ -39,7 +39,7 @@ def status(as_json: JsonOption = False, project: ProjectOption = Path()) -> None
 
 @app.command("stop", epilog="Example: agentforge host stop")
 def stop(project: ProjectOption = Path()) -> None:
-    """Stop the host and its workers; runs under way end as failed."""
+    """Stop the host and its workers; runs under way go on with the next host."""
     place = host_place(find_project(project))
 
     async def work(connection: Any) -> None:
@@ -74,6 +74,9 @@ def _with_host(project: Path, work: Callable[[Any], Awaitable[Any]]) -> Any:
 
     place = host_place(find_project(project))
     if not answers(place):
+        if listens(place):
+            hint = "The next command replaces it once its lease is over."
+            raise HostGone(f"the host of `{place.root}` does not answer", hint=hint)
         raise NoHost(f"no host serves `{place.root}`")
 
     async def connected() -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from agentforge.cli import arguments, demo, doctor, env, framework, host, init, run, runs
+from agentforge.cli import arguments, demo, doctor, env, framework, host, init, run, runs, threads
 from agentforge.cli.output import say_error
 from agentforge.errors import AgentForgeError, InternalError
 
@@ -31,6 +31,7 @@ app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(framework.app, name="framework")
 app.add_typer(env.app, name="env")
 app.add_typer(runs.app, name="runs")
+app.add_typer(threads.app, name="threads")
 app.add_typer(host.app, name="host")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from agentforge.api.encoding import encode
 from agentforge.errors import AgentForgeError, ErrorInfo
 
-__all__ = ["Table", "print_json", "print_text", "say", "say_error", "say_failure", "shorten"]
+__all__ = ["Table", "pairs", "print_json", "print_text", "say", "say_error", "say_failure", "say_hint", "shorten"]
 
 _RED, _YELLOW, _DIM, _RESET = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
@@ -40,7 +40,17 @@ def say_failure(info: ErrorInfo, prefix: str = "") -> None:
     """Say an error as it stands in a result."""
     say(f"{_colored(_RED, f'error[{info.code}]')}: {prefix}{info.message}")
     if info.hint:
-        say(f"{_colored(_YELLOW, 'hint')}: {info.hint}")
+        say_hint(info.hint)
+
+
+def say_hint(text: str) -> None:
+    """Say what to type or change."""
+    say(f"{_colored(_YELLOW, 'hint')}: {text}")
+
+
+def pairs(values: dict[str, Any]) -> str:
+    """Return `key=value` of what is not None."""
+    return " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
 
 
 def shorten(text: str, width: int) -> str:

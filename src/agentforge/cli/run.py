@@ -1,14 +1,14 @@
 """`agentforge run`: one agent on one framework or on several side by side."""
 
-import contextlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from agentforge.cli.arguments import input_text, labels
-from agentforge.cli.output import print_json, print_text
+from agentforge.cli.following import StreamOption, follow
+from agentforge.cli.output import print_json, print_text, say
 from agentforge.cli.progress import Progress
 from agentforge.cli.session import JsonOption, ProjectOption
 from agentforge.cli.showing import JsonShown, Shown, TextShown
@@ -17,6 +17,8 @@ from agentforge.errors import AgentForgeError, ErrorInfo, UsageFault
 __all__ = ["EXAMPLE", "Ended", "run", "run_side_by_side"]
 
 EXAMPLE = 'Example: agentforge run agent.yaml "How much was travel?" --on langchain,crewai@1 --json'
+
+OnDivergence = Literal["wait", "continue", "stop"]
 
 
 class Ended(NamedTuple):
@@ -34,11 +36,19 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model alias in place of the agent's.")] = None,
     thread: Annotated[str | None, typer.Option("--thread", help="Conversation to continue.")] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Show the answer as it comes; with --json the events.")
-    ] = False,
+    stream: StreamOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the run, print its id and leave.")] = False,
     label: Annotated[list[str] | None, typer.Option("--label", help="key=value, repeatable.")] = None,
+    priority: Annotated[
+        int, typer.Option("--priority", min=-100, max=100, help="Of runs that wait for a place the highest goes first.")
+    ] = 0,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Ask the model even where a recorded answer could be used.")
+    ] = False,
+    on_divergence: Annotated[
+        OnDivergence | None,
+        typer.Option("--on-divergence", help="What to do when a run that goes on asks for something else than before."),
+    ] = None,
     as_json: JsonOption = False,
     project: ProjectOption = Path(),
 ) -> None:
@@ -46,7 +56,15 @@ def run(
     import asyncio
 
     frameworks: list[str | None] = [*on.split(",")] if on else [None]
-    options = {"model": model, "thread": thread, "stream": stream, "labels": labels(label)}
+    options = {
+        "model": model,
+        "thread": thread,
+        "stream": stream,
+        "labels": labels(label),
+        "priority": priority,
+        "cache": False if no_cache else None,
+        "on_divergence": on_divergence,
+    }
     _check_framework_names(frameworks)
     if detach and os.environ.get("AGENTFORGE_HOST") == "inline":
         raise UsageFault(
@@ -71,7 +89,7 @@ async def _run(
 ) -> list[Ended]:
     from agentforge.api.client import Forge
 
-    async with Forge(project, background=True) as forge:
+    async with Forge(project, background=True, notice=say) as forge:
         if detach:
             for framework in frameworks:
                 handle = await forge.submit(agent, text, on=framework, **options)
@@ -117,14 +135,7 @@ async def _one(
     try:
         await prepare(forge, agent, framework, progress)
         handle = await forge.submit(agent, text, on=framework, **options)
-        result: dict[str, Any] = {}
-        async with contextlib.aclosing(handle.watch()) as items:
-            async for item in items:
-                if hasattr(item, "kind"):
-                    progress.event(name, item)
-                    shown.event(item)
-                else:
-                    result = dict(item.raw)
+        result = await follow(handle, name, shown, progress)
     except AgentForgeError as error:
         if handle is not None:
             raise
@@ -141,7 +152,7 @@ async def _one(
 async def prepare(forge: Any, agent: str, framework: str | None, progress: Progress) -> None:
     """Have the host build what the agent needs, showing how far it is."""
     body = {"agent": agent, "on": framework, "base_dir": str(Path.cwd()), "variables": forge.variables()}
-    await progress.build(forge.connection.stream("POST", "/v1/environments", body))
+    await forge.link.ask(lambda host: progress.build(host.stream("POST", "/v1/environments", body)))
 
 
 def _never_started(agent: str, framework: str | None, info: ErrorInfo) -> dict[str, Any]:
@@ -161,6 +172,8 @@ def _never_started(agent: str, framework: str | None, info: ErrorInfo) -> dict[s
         "replayed_effects": 0,
         "sandbox": None,
         "error": info.to_dict(),
+        "interrupts": [],
+        "attempts": 0,
     }
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from agentforge.cli.output import say
+
 if TYPE_CHECKING:
     from agentforge.api.client import Forge
 
@@ -26,7 +28,7 @@ def with_forge(project: Path, work: "Callable[[Forge], Awaitable[T]]") -> T:
     from agentforge.api.client import Forge
 
     async def connected() -> T:
-        async with Forge(project, background=True) as forge:
+        async with Forge(project, background=True, notice=say) as forge:
             return await work(forge)
 
     import asyncio

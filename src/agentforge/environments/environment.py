@@ -80,7 +80,7 @@ class Environment:
     lock_digest: str
     built_at: float
 
-    @property
+    @cached_property
     def python(self) -> Path:
         """The environment's own interpreter. A link into the system: start it by this path, don't resolve it."""
         return self.path / "venv" / "bin" / "python"

@@ -142,7 +142,7 @@ class Manifest(_Table):
     """JSON paths in a model request that differ from one execution to the next."""
     fork: Literal["after-import", "after-run", "never"] = "never"
     concurrency: int = Field(default=0, ge=0)
-    """Runs at once in one worker; 0: no limit of its own."""
+    """Most runs at once in one worker; 0: no limit of its own."""
     releases: tuple[ReleaseRange, ...] = Field(strict=False, min_length=1)
     folder: Path
 
