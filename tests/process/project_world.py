@@ -16,6 +16,7 @@ import psutil
 
 from agentforge.api.connection import Connection
 from agentforge.api.place import answers, host_place
+from agentforge.errors.host import HostGone
 from agentforge_conformance.scripted_model import RecordedRequest, ScriptedModel
 
 __all__ = ["KEY", "Command", "Done", "Project", "gone", "open_project"]
@@ -207,11 +208,14 @@ class Project:
         assert result["status"] not in ("queued", "running"), result
         return result
 
-    async def stop(self) -> None:
-        """Stop the host, if one runs, and see that nothing is left behind."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Stop the host, if one runs, and see that nothing is left behind; `at_once`: runs are not waited for."""
         if answers(host_place(self.root)):
             pid = (await self.host())["pid"]
-            os.kill(pid, signal.SIGTERM)
+            async with self.connection() as connection:
+                with contextlib.suppress(HostGone):
+                    for _ in range(2 if at_once else 1):  # told twice it leaves at once
+                        await connection.post("/v1/host/stop")
             await gone(pid)
         await asyncio.gather(*(gone(process.pid) for process in self.processes()))
 
@@ -257,7 +261,7 @@ async def open_project(root: Path) -> AsyncIterator[Project]:
         try:
             yield project
         finally:
-            await project.stop()
+            await project.stop(at_once=True)
 
 
 def _said_of(process: psutil.Process) -> str:

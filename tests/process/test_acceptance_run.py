@@ -139,7 +139,9 @@ async def test_exit_codes_tell_success_failure_and_usage_apart(shared_project: P
 
 
 async def test_our_own_bug_ends_with_3_and_a_report(own_project: Project) -> None:
-    broken = own_project.write("broken/sitecustomize.py", "import httpcore\nhttpcore.AsyncConnectionPool = None\n")
+    broken = own_project.write(
+        "broken/sitecustomize.py", "import agentforge.api.http as http\nhttp.HttpClient = None\n"
+    )
     done = await own_project.command(
         "run", own_project.agent(), "x", "--json", variables={"PYTHONPATH": str(broken.parent)}
     )
