@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from agentforge.engine.responses import ResponseCache
 from agentforge.engine.upkeep import Upkeep
 from agentforge.errors.store import RunNotFound
 from agentforge.store import AgentVersion, AgentVersionId, ProjectId, Run, RunId, RunStatus, open_store
@@ -32,8 +33,12 @@ async def test_finished_runs_go_when_their_time_is_over_and_others_stay(
             run("waits", None, "waiting", lease.epoch),
         ):
             await store.create_run(each)
-        upkeep = Upkeep(store, PROJECT, lease.epoch, retain_days, lambda: 10 * DAY_S)
+        clock = lambda: 10 * DAY_S  # noqa: E731
+        upkeep = Upkeep(store, ResponseCache(store, PROJECT, clock), PROJECT, lease.epoch, retain_days, clock)
+        for key, expires_at in (("over", 9 * DAY_S), ("good", 11 * DAY_S)):
+            await store.cache_response(PROJECT, key, b"{}", 0.0, expires_at)
         assert await upkeep.tidy() == (0 if retain_days is None else 1)
+        assert await store.prune_responses(PROJECT, 12 * DAY_S) == 1
         assert (await store.get_run(RunId("new"))).status == "failed"
         assert (await store.get_run(RunId("waits"))).status == "waiting"
         if retain_days is None:

@@ -5,8 +5,8 @@ runs, and the tools that a native agent calls by itself.
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -14,22 +14,21 @@ from agentforge.engine.divergence import Divergences
 from agentforge.engine.execution import Execution
 from agentforge.engine.feed import FeedEnded
 from agentforge.engine.interrupts import Interrupt
-from agentforge.engine.record import idempotency_key
-from agentforge.engine.toolcalls import Outcome, ToolCall, keep_call, say_called, tool_call
+from agentforge.engine.record import Outcome, idempotency_key
+from agentforge.engine.toolcalls import ToolCall, ask_about, keep_call, say_called, tool_call
 from agentforge.errors import AgentForgeError
 from agentforge.gateway import request_hash
-from agentforge.store import Effect, EffectKind, JsonObject
+from agentforge.store import EffectKind, JsonObject
 from agentforge.workers import Worker
 from agentforge_worker.wire import ErrorCode, Method, RpcError
 
 __all__ = ["ChildRuns", "Effects"]
 
-T = TypeVar("T")
 Params = dict[str, Any]
 ChildRuns = Callable[[Execution, Params, str], Awaitable[JsonObject]]
 """Starts a child run for a run, or finds the one started with this key before, and returns its result object."""
 _CODE = re.compile(r"AF\d{3}")
-_VALUES: Mapping[str, Callable[[], float]] = {"now": time.time, "random": random.SystemRandom().random}
+_random = random.SystemRandom().random
 
 
 class _Question(msgspec.Struct):
@@ -43,6 +42,8 @@ class _Question(msgspec.Struct):
 
 class _Opened(msgspec.Struct):
     call: ToolCall
+    entry: dict[str, Any]
+    """In the contract's list of tool calls."""
     idempotent: bool
     started: float
     since: int
@@ -77,11 +78,12 @@ class Effects:
     async def take_value(self, worker: Worker, params: Params) -> JsonObject:
         """Give the time, or a random number, the same in every attempt: {kind} to {value}."""
         execution, kind = self._find(worker, params), params.get("kind")
-        if kind not in _VALUES:
+        take = {"now": self._clock, "random": _random}.get(str(kind))
+        if take is None:
             raise RpcError(ErrorCode.INVALID_PARAMS, f"there is no value `{kind}`")
 
-        async def make() -> JsonObject:
-            return {"value": self._clock() if kind == "now" else _VALUES[str(kind)]()}
+        async def make(_: str) -> JsonObject:
+            return {"value": take()}
 
         return await self._journalled(execution, "value", {"kind": kind}, make)
 
@@ -91,7 +93,7 @@ class Effects:
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise RpcError(ErrorCode.INVALID_PARAMS, "a checkpoint needs a name of 1 to 200 characters")
 
-        async def make() -> JsonObject:
+        async def make(_: str) -> JsonObject:
             return {}
 
         return await self._journalled(execution, "checkpoint", {"name": name}, make, event="checkpoint.saved")
@@ -129,14 +131,11 @@ class Effects:
         """Run another agent and wait for its end: {agent, input, on, model, timeout_s} to its result object."""
         execution = self._find(worker, params)
         request = {key: params.get(key) for key in ("agent", "input", "on", "model")}
-        occurrence: list[int] = []
 
-        async def make() -> JsonObject:
-            hashed = request_hash("run", request)
-            key = idempotency_key(execution.record, execution.run.run_id, hashed, occurrence[0])
+        async def make(key: str) -> JsonObject:
             return await self._children(execution, params, key)
 
-        return await self._journalled(execution, "run", request, make, occurrences=occurrence)
+        return await self._journalled(execution, "run", request, make)
 
     async def open(self, worker: Worker, params: Params) -> JsonObject:
         """Begin a native agent's own tool call, or answer it from the journal: see the protocol."""
@@ -146,33 +145,27 @@ class Effects:
         recorded = await execution.attempt.recorded("tool", *call.key)
         if recorded is not None:
             outcome = msgspec.json.decode(recorded.response, type=Outcome)
-            _note(entry, outcome)
+            outcome.note(entry)
             return {"effect": None, "value": outcome.value, "error": outcome.error}
         asked = {"name": call.name, "arguments": call.arguments}
         await self._divergences.check(execution, "tool", call.name, call.request_hash, asked)
         native = execution.prepared.definition.file.native
         idempotent = params.get("idempotent") is True or (native is not None and native.tools_idempotent)
         if call.key in execution.attempt.record.begun and not idempotent:
-            message = f"the tool `{call.name}` was under way when its run was interrupted; it is not `idempotent`"
-            await execution.interrupt(
-                Interrupt("tool", message, *call.key, {**asked, "call_id": call.id}), self._clock()
-            )
+            await ask_about(execution, call, "run was interrupted", self._clock())
         await say_called(execution, call, idempotent)
-        execution.attempt.open_effects[call.id] = (
-            _Opened(call, idempotent, time.monotonic(), execution.position),
-            entry,
-        )
+        execution.attempt.open_effects[call.id] = _Opened(call, entry, idempotent, time.monotonic(), execution.position)
         key = idempotency_key(execution.record, execution.run.run_id, *call.key)
         return {"effect": call.id, "value": None, "error": None, "idempotency_key": key}
 
     async def close(self, worker: Worker, params: Params) -> JsonObject:
         """Commit what a native agent's own tool returned: {effect, value} or {effect, error} to {}."""
         execution = self._find(worker, params)
-        opened, entry = execution.attempt.open_effects.pop(str(params.get("effect")), (None, None))
+        opened: _Opened | None = execution.attempt.open_effects.pop(str(params.get("effect")), None)
         if opened is None:
             raise RpcError(ErrorCode.INVALID_PARAMS, "no such effect is under way")
         outcome = Outcome(params.get("value"), _told(params.get("error")), opened.since)
-        _note(entry, outcome)
+        outcome.note(opened.entry)
         duration_ms = (time.monotonic() - opened.started) * 1000
         await keep_call(execution, opened.call, outcome, opened.idempotent, duration_ms, self._clock())
         return {}
@@ -182,52 +175,39 @@ class Effects:
         execution: Execution,
         kind: EffectKind,
         request: JsonObject,
-        make: Callable[[], Awaitable[JsonObject]],
+        make: Callable[[str], Awaitable[JsonObject]],
         *,
         event: str = "effect.recorded",
-        occurrences: list[int] | None = None,
     ) -> JsonObject:
-        """Return what is recorded for a request; else make it, commit it and return it then."""
+        """Return what is recorded for a request; else make it (with its idempotency key), commit and return it."""
         hashed = request_hash(kind, request)
         occurrence = execution.attempt.occurrence(kind, hashed)
-        if occurrences is not None:
-            occurrences.append(occurrence)
         recorded = await execution.attempt.recorded(kind, hashed, occurrence)
         if recorded is not None:
             return dict(msgspec.json.decode(recorded.response))
         await self._divergences.check(execution, kind, "", hashed, request)
         started = time.monotonic()
         try:
-            made = await make()
+            made = await make(idempotency_key(execution.record, execution.run.run_id, hashed, occurrence))
         except AgentForgeError as error:
             raise RpcError(ErrorCode.FAILED, error.message, error.info().to_dict()) from None
         duration_ms = (time.monotonic() - started) * 1000
-        position, _ = execution.next_effect(hashed)
-        effect = Effect(
-            run_id=execution.run.run_id,
-            position=position,
-            attempt=execution.feed.attempt,
-            kind=kind,
-            request_hash=hashed,
+        effect = execution.new_effect(
+            kind,
+            hashed,
+            msgspec.json.encode(request),
+            msgspec.json.encode(made),
             occurrence=occurrence,
-            request=msgspec.json.encode(request),
-            response=msgspec.json.encode(made),
-            status=200,
-            started_at=self._clock() - duration_ms / 1000,
+            ended_at=self._clock(),
             duration_ms=duration_ms,
         )
         try:
-            await execution.feed.commit_effect(effect, event, {"effect": position, "effect_kind": kind, **request})
+            await execution.feed.commit_effect(
+                effect, event, {"effect": effect.position, "effect_kind": kind, **request}
+            )
         except FeedEnded:
             raise RpcError(ErrorCode.CANCELLED, "the run has ended") from None
         return made
-
-
-def _note(entry: dict[str, Any], outcome: Outcome) -> None:
-    if outcome.error is None:
-        entry["result"] = outcome.value
-    else:
-        entry["error"] = outcome.error["message"]
 
 
 def _told(error: Any) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from agentforge.engine.effects import Effects
 from agentforge.engine.events import WorkerReports
 from agentforge.engine.execution import Execution, Prepared
 from agentforge.engine.feed import Feed
-from agentforge.engine.history import History
+from agentforge.engine.history import History, known_run
 from agentforge.engine.journal import Journal
 from agentforge.engine.lineage import Lineage
 from agentforge.engine.portable import export_run, import_run
@@ -41,8 +41,8 @@ from agentforge.engine.upkeep import Upkeep
 from agentforge.engine.versions import AgentVersions
 from agentforge.environments import Environment, Environments, data_home, storage_errors
 from agentforge.errors import AgentForgeError, InternalError
-from agentforge.errors.runs import HostStopped, RunUnknown
-from agentforge.errors.store import LeaseLost, RunNotFound, StoreClosed
+from agentforge.errors.runs import HostStopped
+from agentforge.errors.store import LeaseLost, StoreClosed
 from agentforge.frameworks import Catalogue
 from agentforge.gateway import EmbeddedModel, Gateway, most_connections
 from agentforge.store import Event, Lease, ProjectId, Run, RunChanges, RunId, Store, open_store
@@ -161,7 +161,12 @@ class Engine:
         )
         self._runner = Runner(self.store, self.provision, self.versions, self.gateway, self.staff, self._clock)
         self._upkeep = Upkeep(
-            self.store, self.lease.project, self.lease.epoch, self.project.config.durability.retain_days, self._clock
+            self.store,
+            self._responses,
+            self.lease.project,
+            self.lease.epoch,
+            self.project.config.durability.retain_days,
+            self._clock,
         )
 
     async def __aexit__(self, *exc: object) -> None:
@@ -274,10 +279,7 @@ class Engine:
 
     async def get(self, run_id: str) -> Run:
         """Return a run. Raises RunUnknown."""
-        try:
-            return await self.store.get_run(RunId(run_id))
-        except RunNotFound:
-            raise RunUnknown(f"there is no run `{run_id}` in this project") from None
+        return await known_run(self.store, run_id)
 
     async def runs(
         self,
@@ -319,12 +321,13 @@ class Engine:
 
     async def cancel(self, run_id: str) -> Run:
         """Ask for a run's end and wait for it; a finished run stays as it is. Raises RunUnknown."""
+        if run_id not in self._executions:
+            await self.recovery.cancel(run_id)
         execution, task = self._executions.get(run_id), self._tasks.get(run_id)
         if execution is not None and task is not None:
             execution.cancel_requested.set()
             await asyncio.wait([task])
-            return await self.get(run_id)
-        return await self.recovery.cancel(await self.get(run_id))
+        return await self.get(run_id)
 
     async def resume(self, run_id: str, variables: Mapping[str, str]) -> Run:
         """Go on with a run that failed, was cancelled or rolled back, or was left. Raises NothingToResume."""

@@ -17,7 +17,7 @@ from agentforge.engine.record import CallKey, Record, Tally
 from agentforge.errors import AgentForgeError, ErrorInfo
 from agentforge.frameworks import Release
 from agentforge.gateway import Upstream
-from agentforge.store import AgentVersion, Effect, Run
+from agentforge.store import AgentVersion, Effect, EffectKind, JsonObject, Run
 from agentforge.tools import PythonTools, Tool
 
 __all__ = ["Execution", "Prepared"]
@@ -69,7 +69,7 @@ class Execution:
     record: Record = field(default_factory=Record)
     offline: bool = False
     """Answered from the journal alone: nothing is asked, called or paid."""
-    stirred: "asyncio.Future[None]" = field(init=False)
+    must_stop: "asyncio.Future[None]" = field(init=False)
     """Done once its work has to be stopped: cancelled, doomed or suspended."""
     cancel_requested: Signal = field(init=False)
     doomed: Signal = field(init=False)
@@ -95,15 +95,15 @@ class Execution:
     """Commits under way that the run's end waits for."""
     fresh: bool = True
     """Whether `record` is all there is: no attempt has begun since it was read."""
-    handed_over: bool = False
-    """Whether it is left to the next host."""
+    handed_over: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is left to the next host."""
     spent_s: float = 0.0
     """Seconds of its attempts so far."""
     attempt: OngoingAttempt = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stirred = asyncio.get_running_loop().create_future()
-        self.cancel_requested, self.doomed, self.suspended = (Signal(self.stirred) for _ in range(3))
+        self.must_stop = asyncio.get_running_loop().create_future()
+        self.cancel_requested, self.doomed, self.suspended = (Signal(self.must_stop) for _ in range(3))
         self.attempt = OngoingAttempt(self.feed.attempt, self.record)
         self.tally = self.record.tally()
         self.warnings = list(self.run.options.get("warnings", []))
@@ -135,7 +135,7 @@ class Execution:
 
     def hand_over(self) -> None:
         """Leave the run as it is, for the next host."""
-        self.handed_over = True
+        self.handed_over.set()
         self.suspended.set()
 
     def warn(self, message: str) -> None:
@@ -146,24 +146,44 @@ class Execution:
 
     @property
     def position(self) -> int:
-        """Where the next effect will go."""
+        """Where the next effect will go: it grows with every one."""
         return self._positions
 
-    def next_effect(self, request_hash: str) -> tuple[int, int]:
-        """Return the place and the occurrence of an effect about to be committed, and count it."""
+    def new_effect(
+        self,
+        kind: EffectKind,
+        request_hash: str,
+        request: bytes,
+        response: bytes,
+        *,
+        ended_at: float,
+        duration_ms: float,
+        occurrence: int | None = None,
+        status: int = 200,
+        usage: JsonObject | None = None,
+    ) -> Effect:
+        """Return an effect about to be committed, at the next place; None counts its occurrence by the journal."""
         position, self._positions = self._positions, self._positions + 1
-        occurrence = self._occurrences[request_hash]
-        self._occurrences[request_hash] = occurrence + 1
-        return position, occurrence
+        count = self._occurrences[request_hash]
+        self._occurrences[request_hash] = count + 1
+        return Effect(
+            run_id=self.run.run_id,
+            position=position,
+            attempt=self.feed.attempt,
+            kind=kind,
+            request_hash=request_hash,
+            occurrence=count if occurrence is None else occurrence,
+            request=request,
+            response=response,
+            status=status,
+            usage=usage,
+            started_at=ended_at - duration_ms / 1000,
+            duration_ms=duration_ms,
+        )
 
     def take_back(self, effects: Sequence[Effect]) -> None:
         """Count no more what was voided."""
         self._occurrences.subtract(effect.request_hash for effect in effects)
-
-    @property
-    def progress(self) -> int:
-        """Grows with every effect."""
-        return self._positions
 
     def begin(self, record: Record) -> OngoingAttempt:
         """Begin the next attempt, from what is recorded."""

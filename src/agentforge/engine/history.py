@@ -6,12 +6,12 @@ after effect N.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from agentforge.engine.difference import LIMIT, aligned, changes, recorded_request
+from agentforge.engine.times import iso
 from agentforge.errors import UsageFault
 from agentforge.errors.runs import CheckpointUnknown, RunUnknown
 from agentforge.errors.store import RunNotFound
@@ -126,7 +126,7 @@ def _summary(effect: Effect) -> JsonObject:
         "effect": effect.position,
         "kind": effect.kind,
         "name": name if isinstance(name, str) else "",
-        "at": _iso(effect.started_at + effect.duration_ms / 1000),
+        "at": iso(effect.started_at + effect.duration_ms / 1000),
         "attempt": effect.attempt,
         "voided": effect.voided,
         "usage": effect.usage,
@@ -140,10 +140,6 @@ def _response(effect: Effect) -> Json:
     response = decode(effect.response)
     # The journal leaves out what is null; whoever edits an effect should see what there is to edit.
     return {"value": None} if effect.kind == "tool" and response == {} else response
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # ---- two runs

@@ -65,7 +65,7 @@ def open_interrupts(options: Mapping[str, Any]) -> list[Interrupt]:
     return [Interrupt.from_json(each) for each in options.get("interrupts", [])]
 
 
-def chosen(interrupts: list[Interrupt], name: str | None, decision: str) -> Interrupt:
+def chosen(interrupts: list[Interrupt], name: str | None) -> Interrupt:
     """Return the interrupt that an answer is for. Raises AnswerUnfit."""
     if not interrupts:
         raise AnswerUnfit("the run waits for no answer")

@@ -12,7 +12,6 @@ from agentforge.engine.varying import hash_of_request
 from agentforge.errors import AgentForgeError
 from agentforge.errors.runs import LimitReached
 from agentforge.gateway import ModelCall, ModelFailure, ModelResponse, Refused, failure_error
-from agentforge.store import Effect
 
 __all__ = ["Journal"]
 
@@ -88,24 +87,18 @@ class Journal:
         execution.tally.add(usage)
         execution.attempt.model_failure = None
         hashed = _hash(execution, call)
-        position, occurrence = execution.next_effect(hashed)
-        effect = Effect(
-            run_id=execution.run.run_id,
-            position=position,
-            attempt=call.attempt,
-            kind="model",
-            request_hash=hashed,
-            occurrence=occurrence,
-            request=call.body,
-            response=response.to_record(),
-            status=200,
+        effect = execution.new_effect(
+            "model",
+            hashed,
+            call.body,
+            response.to_record(),
             usage=usage,
-            started_at=self._clock() - response.duration_ms / 1000,
+            ended_at=self._clock(),
             duration_ms=response.duration_ms,
         )
         data: dict[str, Any] = {
             "call_id": call.call_id,
-            "effect": position,
+            "effect": effect.position,
             "usage": usage,
             "duration_ms": round(response.duration_ms, 3),
         }

@@ -12,8 +12,7 @@ from agentforge.engine.history import with_response
 from agentforge.engine.interrupts import Interrupt
 from agentforge.engine.messages import conversation
 from agentforge.engine.preparing import Submission
-from agentforge.engine.record import read_record, valid_events
-from agentforge.engine.toolcalls import Outcome
+from agentforge.engine.record import Outcome, read_record, valid_events
 from agentforge.errors.runs import CheckpointUnknown, ReplayDiverged, RunUnderWay
 from agentforge.store import AgentVersion, Effect, Event, JsonObject, Run, RunChanges, Store
 
@@ -43,8 +42,11 @@ class Lineage:
 
         Raises RunUnderWay, CheckpointUnknown.
         """
-        run = await self._idle(run_id)
-        effects = await self._valid_effects(run, at)
+        async with self._engine.recovery.changing:
+            return await self._rollback(await self._idle(run_id), at)
+
+    async def _rollback(self, run: Run, at: int) -> Run:
+        _, later = await self._valid_effects(run, at)
         events = valid_events(await self._store.list_events(run.run_id, limit=None))
         until = _until(events, at)
         await self._store.claim_run(run.run_id, self._engine.lease.epoch)
@@ -52,7 +54,7 @@ class Lineage:
         seq = await self._store.last_seq(run.run_id)
         now = self._clock()
         waits = Interrupt("rollback", f"rolled back to effect {at}").numbered(1, now)
-        data: JsonObject = {"effect": at, "until": until, "voided": len(effects[1])}
+        data: JsonObject = {"effect": at, "until": until, "voided": len(later)}
         event = Event(run.run_id, seq + 1, len(attempts), "checkpoint.restored", now, data)
         changes: RunChanges = {
             "status": "waiting",
@@ -66,8 +68,9 @@ class Lineage:
             self._store.void_effects(run.run_id, epoch, at, changes, [event]),
             self._store.remove_messages(run.run_id, epoch),  # the end that said them is taken back
         )
-        self._engine.forget_result(run_id)
-        return await self._engine.get(run_id)
+        self._engine.recovery.forget(run.run_id)
+        self._engine.forget_result(run.run_id)
+        return await self._engine.get(run.run_id)
 
     # ---- forks
 

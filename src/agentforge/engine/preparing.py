@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,15 +21,18 @@ from agentforge.config import (
     resolve_model,
 )
 from agentforge.engine.execution import Prepared
-from agentforge.engine.provision import Provision
+from agentforge.engine.provision import Provision, Provisioned
 from agentforge.engine.sharing import SharedWork
 from agentforge.engine.versions import AgentVersions
 from agentforge.errors.config import MissingVariableError
 from agentforge.errors.runs import AutoUnavailable, ThreadInvalid, VersionUnusable
 from agentforge.gateway import Secret, Upstream
-from agentforge.store import JsonObject, Lease, Run, RunId, Store
+from agentforge.store import AgentVersion, AgentVersionId, JsonObject, Lease, Run, RunId, Store
 
 __all__ = ["Preparing", "Submission", "definition_of", "new_run", "reference_of", "started"]
+
+_KNOWN = 256
+"""Agent versions that are kept at hand for runs that go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,14 @@ class Submission:
     """The run whose child it is."""
 
 
+class _Pinned(NamedTuple):
+    """What an agent version fixes."""
+
+    version: AgentVersion
+    definition: AgentDefinition
+    provisioned: Provisioned
+
+
 class Preparing:
     """Makes `Prepared` for the runs of one project."""
 
@@ -70,6 +81,7 @@ class Preparing:
         self._versions = versions
         self._loaded: tuple[object, Project] | None = None
         self._shared = SharedWork[Prepared]()
+        self._known: dict[AgentVersionId, _Pinned] = {}
 
     async def submitted(self, submission: Submission) -> Prepared:
         """Return what a submission means. Raises what is wrong with its agent, framework, model or project.
@@ -108,16 +120,25 @@ class Preparing:
             upstream = Upstream(run.model, pinned["kind"], "", pinned["model"])
         else:  # first: what most often is missing is the key
             upstream = self._found_again(pinned, project, variables)
-        version = await self._store.get_agent_version(run.agent_version)
-        try:
-            file = AgentFile.model_validate(version.spec["agent"], strict=False)
-        except ValidationError as error:
-            raise VersionUnusable(f"the agent of the run can't be read any more: {error}") from None
-        definition = AgentDefinition(file, await self._versions.folder(version))
-        provisioned = self._provision.recorded(run.framework, run.release, await self._versions.lock(version))
+        version, definition, provisioned = await self._pinned(run)
         return Prepared(
             run.options["on"], project, definition, provisioned, version, upstream, pinned["settings"], variables
         )
+
+    async def _pinned(self, run: Run) -> "_Pinned":
+        """Return what a run's agent version fixes; the same object for the next run of it."""
+        if run.agent_version not in self._known:
+            version = await self._store.get_agent_version(run.agent_version)
+            try:
+                file = AgentFile.model_validate(version.spec["agent"], strict=False)
+            except ValidationError as error:
+                raise VersionUnusable(f"the agent of the run can't be read any more: {error}") from None
+            definition = AgentDefinition(file, await self._versions.folder(version))
+            provisioned = self._provision.recorded(run.framework, run.release, await self._versions.lock(version))
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[run.agent_version] = _Pinned(version, definition, provisioned)
+        return self._known[run.agent_version]
 
     async def moved(self, prepared: Prepared, on: str) -> Prepared:
         """Return the same agent on another framework."""

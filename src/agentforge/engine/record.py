@@ -12,6 +12,7 @@ from agentforge.store import Effect, Event, RunId, Store
 __all__ = [
     "FROM_ADAPTERS",
     "CallKey",
+    "Outcome",
     "Record",
     "Tally",
     "idempotency_key",
@@ -73,6 +74,27 @@ class Tally:
         return usage
 
 
+class Outcome(msgspec.Struct, omit_defaults=True):
+    """How a call ended, as the journal keeps it: a value, or the error that the model is told."""
+
+    value: Any = None
+    error: dict[str, Any] | None = None
+    since: int | None = None
+    """Of a native agent's own tool: where the journal was when the call began. What came in between may be the tool's
+    own doing, which is not done again when the call is answered from the journal."""
+
+    def answer(self) -> Any:
+        """Return what goes to the framework."""
+        return self.value if self.error is None else f"Error: {self.error['message']}"
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Put it into an entry of the contract's list of tool calls."""
+        if self.error is None:
+            entry["result"] = self.value
+        else:
+            entry["error"] = self.error["message"]
+
+
 @dataclass
 class Record:
     """The valid effects of a run, and what its events say of those that have none."""
@@ -112,9 +134,9 @@ class Record:
 
 async def read_record(store: Store, run_id: RunId) -> Record:
     """Return what the store has of a run."""
-    effects = await store.list_effects(run_id, limit=1_000_000, voided=True)
+    effects = await store.list_effects(run_id, limit=None, voided=True)
     record = Record([each for each in effects if not each.voided], [each for each in effects if each.voided])
-    for event in valid_events(await store.list_events(run_id, limit=1_000_000, kinds=_READ)):
+    for event in valid_events(await store.list_events(run_id, limit=None, kinds=_READ)):
         _note(record, event)
     return record
 

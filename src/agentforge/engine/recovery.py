@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentforge.engine.interrupts import Interrupt, chosen, fitting, open_interrupts
-from agentforge.engine.record import Record, read_record, tool_request
-from agentforge.engine.toolcalls import Outcome
+from agentforge.engine.record import Outcome, Record, read_record, tool_request
 from agentforge.errors import AgentForgeError
 from agentforge.errors.config import MissingVariableError
 from agentforge.errors.runs import AnsweredFail, HostStopped, InterruptExpired, NothingToResume
@@ -46,8 +45,8 @@ class Recovery:
         """Runs of earlier hosts that are not going on yet, oldest first."""
         self._found: dict[str, Run] = {}
         """All that was left when this host began."""
-        self._one = asyncio.Lock()
-        """Clients that come at once, a time-out and the host itself must not start one run twice."""
+        self.changing = asyncio.Lock()
+        """Held by whoever starts or changes a run that is not executed: a client, a time-out, the host itself."""
         self._task: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._expiring: set[asyncio.Task[None]] = set()
@@ -61,11 +60,6 @@ class Recovery:
     def expected(self) -> int:
         """Runs that wait for an answer until some time."""
         return len(self._timers)
-
-    @property
-    def left(self) -> int:
-        """Runs of earlier hosts that are not going on yet."""
-        return len(self._left)
 
     # ---- what earlier hosts left
 
@@ -112,7 +106,7 @@ class Recovery:
 
     async def _go_on_with_all(self) -> None:
         """Start what is left, oldest first: runs of one thread go on in their order."""
-        async with self._one:
+        async with self.changing:
             for run in list(self._left.values()):
                 if not await self._goes_on(run):
                     return
@@ -134,7 +128,7 @@ class Recovery:
         self._left.pop(run.run_id, None)
         return True
 
-    async def _go_on(self, run: Run, variables: Mapping[str, str], record: Record | None = None) -> None:
+    async def _go_on(self, run: Run, variables: Mapping[str, str]) -> None:
         """Start the next attempt of a run."""
         if self._engine.closing:
             raise HostStopped("the host is stopping")
@@ -147,12 +141,11 @@ class Recovery:
             raise
         attempts = await self._store.list_attempts(run.run_id)
         await self._end_attempts(run, attempts)
-        record = record or await read_record(self._store, run.run_id)
+        record = await read_record(self._store, run.run_id)
         seq = await self._store.last_seq(run.run_id)
         self._engine.forget_result(run.run_id)
         number = attempts[-1].number if attempts else 0
-        begun = seq > 0
-        self._engine.start(run, prepared, record if begun else None, seq=seq, attempt=number)
+        self._engine.start(run, prepared, record if seq else None, seq=seq, attempt=number)
 
     async def _end_attempts(self, run: Run, attempts: list[Attempt]) -> None:
         """Say of attempts that nobody has said the end of that they were lost."""
@@ -165,7 +158,7 @@ class Recovery:
 
     async def resume(self, run_id: str, variables: Mapping[str, str]) -> Run:
         """Go on with one run from its last effect."""
-        async with self._one:
+        async with self.changing:
             run = await self._engine.get(run_id)
             self._variables = variables or self._variables
             if self._engine.is_active(run_id):
@@ -192,14 +185,18 @@ class Recovery:
         await self._store.update_run(run.run_id, self._engine.lease.epoch, **changes)
         return msgspec.structs.replace(claimed, **changes)
 
-    async def cancel(self, run: Run) -> Run:
+    async def cancel(self, run_id: str) -> None:
         """End a run that is not executed just now, unless it has ended."""
-        if run.status in FINISHED:
-            return run
-        self._forget_timer(run.run_id)
-        self._left.pop(run.run_id, None)
-        await self._end(run, "cancelled", None)
-        return await self._engine.get(run.run_id)
+        async with self.changing:
+            run = await self._engine.get(run_id)
+            if run.status not in FINISHED and not self._engine.is_active(run_id):
+                self.forget(run_id)
+                await self._end(run, "cancelled", None)
+
+    def forget(self, run_id: str) -> None:
+        """Go on with a run only if somebody asks for it."""
+        self._forget_timer(run_id)
+        self._left.pop(run_id, None)
 
     async def _end(
         self, run: Run, status: RunStatus, error: AgentForgeError | None, earlier: Sequence[Event] = ()
@@ -223,10 +220,10 @@ class Recovery:
         self, run_id: str, decision: str, value: Any, interrupt: str | None, variables: Mapping[str, str]
     ) -> Run:
         """Record an answer; after the last one the run goes on."""
-        async with self._one:
+        async with self.changing:
             run = await self._engine.get(run_id)
             waiting = open_interrupts(run.options) if run.status == "waiting" else []
-            chosen_one = chosen(waiting, interrupt, decision)
+            chosen_one = chosen(waiting, interrupt)
             value = fitting(chosen_one, decision, value)
             self._variables = variables or self._variables
             await self._record_answer(run, chosen_one, decision, value)
@@ -322,7 +319,7 @@ class Recovery:
 
     async def _expire(self, run: Run, interrupt: Interrupt) -> None:
         try:
-            async with self._one:
+            async with self.changing:
                 run = await self._engine.get(run.run_id)
                 if interrupt.id not in [each.id for each in open_interrupts(run.options)]:
                     return  # it was answered just now

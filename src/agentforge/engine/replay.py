@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from agentforge.engine.record import Outcome
 from agentforge.store import Effect, EffectKind
 
 __all__ = ["Replay"]
@@ -128,9 +129,5 @@ def _inside(effect: Effect) -> range:
     """
     if effect.kind != "tool":
         return range(0)
-    since = msgspec.json.decode(effect.response, type=_Outcome).since
+    since = msgspec.json.decode(effect.response, type=Outcome).since
     return range(0) if since is None else range(since, effect.position)
-
-
-class _Outcome(msgspec.Struct):
-    since: int | None = None

@@ -1,10 +1,10 @@
 """A run as users see it: the contract's JSON."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from agentforge.engine.record import valid_events
+from agentforge.engine.times import iso
 from agentforge.store import Event, Run
 
 __all__ = ["TOOL_EVENTS", "event_json", "result_json", "summary_json", "tool_calls_of"]
@@ -38,7 +38,7 @@ def result_json(run: Run, tool_calls: Sequence[dict[str, Any]]) -> dict[str, Any
         "metrics": run.metrics,
         "agent_version": run.agent_version,
         "labels": run.labels,
-        "created_at": _iso(run.created_at),
+        "created_at": iso(run.created_at),
         "started_at": _iso(run.started_at),
         "finished_at": _iso(run.finished_at),
     }
@@ -93,7 +93,7 @@ def event_json(event: Event) -> dict[str, Any]:
     return {
         "seq": event.seq,
         "kind": event.kind,
-        "at": _iso(event.at),
+        "at": iso(event.at),
         "attempt": event.attempt,
         "data": event.data,
     }
@@ -106,8 +106,4 @@ def _duration_ms(run: Run) -> int | None:
 
 
 def _iso(at: float | None) -> str | None:
-    return (
-        None
-        if at is None
-        else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    return None if at is None else iso(at)

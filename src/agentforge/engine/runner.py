@@ -62,7 +62,7 @@ class Runner:
         """Run until it ends, waits, or is handed over, and record that. Raises only what makes recording impossible."""
         work = asyncio.create_task(self._work(execution))
         try:
-            ends: list[asyncio.Future[Any]] = [work, execution.stirred]
+            ends: list[asyncio.Future[Any]] = [work, execution.must_stop]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 await self._stop(execution, work)
@@ -84,13 +84,13 @@ class Runner:
             await execution.ticket.wait()
         crashes = 0
         while True:
-            before = execution.progress
+            before = execution.position
             try:
                 return await self._try(execution, alone=crashes >= _ALONE_AFTER)
             except (WorkerDied, WorkerSilent, WorkerStartFailed) as death:
                 if self._staff.closed:
                     raise
-                crashes = crashes + 1 if execution.progress == before else 1
+                crashes = crashes + 1 if execution.position == before else 1
                 if crashes >= execution.prepared.project.config.durability.max_attempts:
                     raise _crash_loop(death, crashes) from death
                 execution.feed.emit("attempt.lost", {"attempt": execution.attempt.number, "reason": death.message})
@@ -318,8 +318,8 @@ class Runner:
     async def _finish_tools(self, execution: Execution) -> None:
         """Let the tools that a run has called end before it is left: what they do is done, and would be lost."""
         running = {call for call in execution.calls.values() if not call.done()}
-        ends = asyncio.ensure_future(_first(execution.cancel_requested, execution.doomed))
-        while running and not ends.done() and not execution.handed_over:
+        ends = asyncio.ensure_future(_first(execution.cancel_requested, execution.doomed, execution.handed_over))
+        while running and not ends.done():
             done, _ = await asyncio.wait({*running, ends}, return_when=asyncio.FIRST_COMPLETED)
             running -= done
         ends.cancel()
@@ -333,17 +333,19 @@ class Runner:
 
     async def _park(self, execution: Execution) -> None:
         """Leave the run for now: it waits for answers, or for the next host."""
-        if execution.handed_over:
+        if execution.handed_over.is_set():
             await asyncio.gather(*execution.writes, execution.feed.flush())
             return
-        now = self._clock()
-        options = {**execution.run.options, "warnings": execution.warnings}
-        options["interrupts"] = [each.to_json() for each in execution.interrupts]
-        changes: RunChanges = {"status": "waiting", "usage": execution.tally.usage(), "options": options}
-        events = [("interrupt.raised", each.to_json()) for each in execution.interrupts]
+        interrupts = [each.to_json() for each in execution.interrupts]
+        changes: RunChanges = {
+            "status": "waiting",
+            "usage": execution.tally.usage(),
+            "metrics": _metrics(execution),
+            "options": {**execution.run.options, "warnings": execution.warnings, "interrupts": interrupts},
+        }
+        events = [("interrupt.raised", each) for each in interrupts]
         await asyncio.gather(*execution.writes, execution.feed.finish(changes, events))
         execution.ended = msgspec.structs.replace(execution.run, **changes)
-        _log.debug("run %s waits since %s", execution.run.run_id, now)
 
     def _worker(self, execution: Execution) -> Worker | None:
         live = (worker for worker, _ in self._staff.workers())
@@ -356,12 +358,7 @@ class Runner:
         status, error = _outcome(execution, work)
         answer = work.result() if status == "succeeded" else None
         finished = self._clock()
-        metrics: JsonObject = {"steps": execution.tally.model_calls}
-        if answer is not None:
-            metrics.update(answer.metrics)
-        metrics["attempts"] = execution.attempt.number
-        metrics["replayed_effects"] = execution.attempt.replay.given
-        metrics["wall_ms"] = round((time.monotonic() - execution.started) * 1000, 3)
+        metrics = {**(answer.metrics if answer is not None else {}), **_metrics(execution)}
         usage = execution.tally.usage()
         changes: RunChanges = {
             "status": status,
@@ -404,6 +401,16 @@ def _outcome(execution: Execution, work: "asyncio.Task[Answer]") -> tuple[RunSta
     if not isinstance(exception, AgentForgeError | RpcError):
         _log.error("run %s failed by a defect", execution.run.run_id, exc_info=exception)
     return "failed", error_of(exception, execution)
+
+
+def _metrics(execution: Execution) -> JsonObject:
+    """Return what the host itself measures of a run."""
+    return {
+        "steps": execution.tally.model_calls,
+        "attempts": execution.attempt.number,
+        "replayed_effects": execution.attempt.replay.given,
+        "wall_ms": round((time.monotonic() - execution.started) * 1000, 3),
+    }
 
 
 def _thread_messages(execution: Execution, answer: Answer) -> list[JsonObject]:

@@ -5,8 +5,8 @@ Who calls it: the API, for `agentforge threads`. Messages are in the neutral for
 
 import builtins
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
+from agentforge.engine.times import iso
 from agentforge.errors.runs import RunUnderWay, ThreadUnknown
 from agentforge.store import JsonObject, ProjectId, Run, Store, Thread
 
@@ -30,7 +30,7 @@ class Threads:
         """Return a thread with its `messages`, each with its number, its time and its run. Raises ThreadUnknown."""
         thread = await self._known(project, name)
         messages = [
-            {**each.message, "seq": each.seq, "at": _iso(each.at), "run_id": each.run_id}
+            {**each.message, "seq": each.seq, "at": iso(each.at), "run_id": each.run_id}
             for each in await self._store.list_messages(project, name, limit=None)
         ]
         return {**_summary(thread, await self._runs(thread)), "messages": messages}
@@ -89,11 +89,7 @@ def _summary(thread: Thread, runs: Sequence[Run]) -> JsonObject:
     return {
         "thread": thread.thread,
         "messages": thread.messages,
-        "updated_at": _iso(thread.updated_at),
+        "updated_at": iso(thread.updated_at),
         "last_run": runs[0].run_id if runs else None,
         "frameworks": sorted({run.framework for run in runs}),
     }
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

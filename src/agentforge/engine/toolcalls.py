@@ -12,16 +12,15 @@ from agentforge.engine.divergence import Divergences
 from agentforge.engine.execution import Execution
 from agentforge.engine.feed import FeedEnded
 from agentforge.engine.interrupts import Interrupt
-from agentforge.engine.record import CallKey, idempotency_key, tool_request
+from agentforge.engine.record import CallKey, Outcome, idempotency_key, tool_request
 from agentforge.errors import AgentForgeError, ErrorInfo
 from agentforge.errors.tools import ToolAbandoned, ToolFailure, ToolRejected, ToolUnknown, ToolWorkerDied
 from agentforge.gateway import request_hash
-from agentforge.store import Effect
 from agentforge.tools import Tool, ToolRequest
 from agentforge.workers import Worker
 from agentforge_worker.wire import ErrorCode, RpcError
 
-__all__ = ["Outcome", "ToolCall", "ToolCalls", "keep_call", "say_called", "tool_call"]
+__all__ = ["ToolCall", "ToolCalls", "ask_about", "keep_call", "say_called", "tool_call"]
 
 _TRIES = 3
 """How often an idempotent tool is called whose process ends under it."""
@@ -49,20 +48,6 @@ class ToolCall:
     def event(self, **data: Any) -> dict[str, Any]:
         """Return the data of an event that tells of it."""
         return {"call_id": self.id, "name": self.name, **data}
-
-
-class Outcome(msgspec.Struct, omit_defaults=True):
-    """How a call ended, as the journal keeps it: a value, or the error that the model is told."""
-
-    value: Any = None
-    error: dict[str, Any] | None = None
-    since: int | None = None
-    """Of a native agent's own tool: where the journal was when the call began. What came in between may be the tool's
-    own doing, which is not done again when the call is answered from the journal."""
-
-    def answer(self) -> Any:
-        """Return what goes to the framework."""
-        return self.value if self.error is None else f"Error: {self.error['message']}"
 
 
 class ToolCalls:
@@ -95,10 +80,7 @@ class ToolCalls:
             entry["error"] = info.message
             execution.fail(info)
             raise RpcError(ErrorCode.FAILED, info.message, info.to_dict()) from None
-        if outcome.error is None:
-            entry["result"] = outcome.value
-        else:
-            entry["error"] = outcome.error["message"]
+        outcome.note(entry)
         return {"value": outcome.answer()}
 
     async def _outcome(self, execution: Execution, call: ToolCall) -> Outcome:
@@ -160,7 +142,8 @@ class ToolCalls:
 
     async def _call(self, execution: Execution, call: ToolCall, tool: Tool) -> Outcome:
         if call.key in execution.attempt.record.begun and not tool.idempotent:
-            await self._ask(execution, call, "was under way when its run was interrupted")
+            execution.calls.pop(call.key, None)
+            await ask_about(execution, call, "run was interrupted", self._clock())
         await say_called(execution, call, tool.idempotent)
         started = time.monotonic()
         for left in reversed(range(_TRIES)):
@@ -169,20 +152,14 @@ class ToolCalls:
                 break
             except ToolWorkerDied:
                 if not tool.idempotent:
-                    await self._ask(execution, call, "was under way when its process ended")
+                    execution.calls.pop(call.key, None)
+                    await ask_about(execution, call, "process ended", self._clock())
                 if not left:
                     raise
         duration_ms = (time.monotonic() - started) * 1000
         outcome = Outcome(value)
         await keep_call(execution, call, outcome, tool.idempotent, duration_ms, self._clock())
         return outcome
-
-    async def _ask(self, execution: Execution, call: ToolCall, what: str) -> None:
-        """Have the run wait: whether the tool has done its work can't be known, and it must not do it twice."""
-        execution.calls.pop(call.key, None)
-        message = f"the tool `{call.name}` {what}; it is not declared `idempotent`"
-        data = {"name": call.name, "arguments": call.arguments, "call_id": call.id}
-        await execution.interrupt(Interrupt("tool", message, *call.key, data), self._clock())
 
     async def _in_tool_worker(self, execution: Execution, call: ToolCall, tool: Tool) -> Any:
         assert execution.toolbox is not None
@@ -209,6 +186,13 @@ def tool_call(execution: Execution, params: dict[str, Any]) -> ToolCall:
     return ToolCall(name, arguments, hashed, execution.attempt.occurrence("tool", hashed))
 
 
+async def ask_about(execution: Execution, call: ToolCall, what: str, now: float) -> None:
+    """Have the run wait: whether a tool has done its work can't be known, and it must not do it twice."""
+    message = f"the tool `{call.name}` was under way when its {what}; it is not declared `idempotent`"
+    data = {"name": call.name, "arguments": call.arguments, "call_id": call.id}
+    await execution.interrupt(Interrupt("tool", message, *call.key, data), now)
+
+
 async def say_called(execution: Execution, call: ToolCall, idempotent: bool) -> None:
     """Tell that a tool begins; durable before it does, where a second time would matter."""
     data = call.event(
@@ -226,21 +210,17 @@ async def keep_call(
     execution: Execution, call: ToolCall, outcome: Outcome, idempotent: bool, duration_ms: float, now: float
 ) -> None:
     """Commit how a call ended. Raises RpcError when the run has ended meanwhile."""
-    position, _ = execution.next_effect(call.request_hash)
-    effect = Effect(
-        run_id=execution.run.run_id,
-        position=position,
-        attempt=execution.feed.attempt,
-        kind="tool",
-        request_hash=call.request_hash,
+    effect = execution.new_effect(
+        "tool",
+        call.request_hash,
+        tool_request(call.name, call.arguments, idempotent),
+        msgspec.json.encode(outcome),
         occurrence=call.occurrence,
-        request=tool_request(call.name, call.arguments, idempotent),
-        response=msgspec.json.encode(outcome),
         status=200 if outcome.error is None else 500,
-        started_at=now - duration_ms / 1000,
+        ended_at=now,
         duration_ms=duration_ms,
     )
-    data = call.event(effect=position, duration_ms=round(duration_ms, 3))
+    data = call.event(effect=effect.position, duration_ms=round(duration_ms, 3))
     try:
         if outcome.error is None:
             await execution.feed.commit_effect(effect, "tool.returned", {**data, "result": outcome.value})

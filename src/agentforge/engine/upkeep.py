@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from agentforge.engine.responses import ResponseCache
 from agentforge.errors import AgentForgeError
 from agentforge.store import FINISHED, ProjectId, Store
 
@@ -22,10 +23,11 @@ class Upkeep:
     """Tidies in the background. Lives on the engine's loop."""
 
     def __init__(
-        self, store: Store, project: ProjectId, epoch: int, retain_days: float | None,
+        self, store: Store, responses: ResponseCache, project: ProjectId, epoch: int, retain_days: float | None,
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._store = store
+        self._responses = responses
         self._project = project
         self._epoch = epoch
         self._retain_s = None if retain_days is None else retain_days * 86400
@@ -44,7 +46,7 @@ class Upkeep:
 
     async def tidy(self) -> int:
         """Delete what is past its time; return how many runs that were."""
-        await self._store.prune_responses(self._project, self._clock())
+        await self._responses.prune()
         deleted = 0 if self._retain_s is None else await self._delete_runs(self._clock() - self._retain_s)
         if deleted:
             await self._store.collect_blobs(_YOUNG_BLOB_S)
