@@ -9,6 +9,17 @@ from agentforge_conformance.scripted_model import Step
 from .durable_world import FRAMEWORKS, World, finished_well
 from .project_world import Project
 
+CATCHING = """
+import asyncio, os, signal
+
+
+async def agent(input, ctx):
+    if "die" in input:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while os.path.exists(input["gate"]):
+        await asyncio.sleep(0.01)
+    return "alive"
+"""
 DEADLY = """
 import os, signal
 
@@ -73,6 +84,25 @@ async def test_a_run_that_ends_its_worker_each_time_is_given_up(world: World) ->
     events = [event["kind"] for event in await world.project.events(run)]
     assert events.count("attempt.lost") == 4
     assert events.count("checkpoint.saved") == 1
+
+
+async def test_a_run_that_ends_its_worker_each_time_takes_no_other_run_along(world: World) -> None:
+    agent = world.project.native("catching", CATCHING)
+    gate = world.close_gate("neighbour")
+    async with world.project_host() as connection:
+        given = {"agent": agent, "variables": world.project.variables}
+        neighbour = (await connection.post("/v1/runs", {**given, "input": {"gate": str(gate)}}))["run_id"]
+        first = await world.project.until(neighbour, "attempt.started")
+        deadly = (await connection.post("/v1/runs", {**given, "input": {"die": True}}))["run_id"]
+    assert (await world.project.ended(deadly))["error"]["code"] == "AF710"
+    gate.unlink()
+    result = await world.project.ended(neighbour)
+    assert (result["status"], result["output"]) == ("succeeded", "alive"), result
+    started = [
+        event["data"]["pid"] for event in await world.project.events(deadly) if event["kind"] == "attempt.started"
+    ]
+    assert started[0] == first["data"]["pid"], "they began in one worker"
+    assert result["attempts"] <= 3
 
 
 @pytest.mark.framework("langchain")
