@@ -42,7 +42,6 @@ WORKERS = {"python": (2, 5000), "langchain": (10, 1000)}
 """Workers and runs in each: LangChain's client opens 1,000 connections at most."""
 CLIENTS = 64
 """Requests that this program has open at once."""
-MIB = 2**20
 
 
 class Watch:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from .project_world import Project, open_project
+from .worker_world import pythons, runs
 
 _REPOSITORY = Path(__file__).parents[2]
 _BUILD_TIMEOUT_S = 600
@@ -73,3 +74,11 @@ async def shared_project(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
     """A project, its host and its workers for the tests of one module, which must leave them working."""
     async with open_project(tmp_path_factory.mktemp("shared") / "project") as opened:
         yield opened
+
+
+@pytest.fixture(params=pythons(), ids=lambda path: path.parent.parent.name)
+def python(request: pytest.FixtureRequest) -> Path:
+    """Every Python that a worker may run in, one after the other."""
+    if not runs(request.param):
+        pytest.skip("this Python was built without ssl or sqlite3")
+    return Path(request.param)

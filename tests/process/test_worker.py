@@ -21,7 +21,7 @@ from agentforge.workers import worker_zip
 from agentforge.workers.launch import launch
 from agentforge_worker.wire import PROTOCOL_VERSION, ErrorCode, Method, Peer, RpcError, receive_preamble
 
-from .worker_world import Host, portable, pythons, runs, version
+from .worker_world import Host, portable, version
 
 ADAPTER = """
 import asyncio, os, subprocess, sys, threading, time
@@ -158,13 +158,6 @@ def deeper():
 def leave():
     sys.exit(3)
 """
-
-
-@pytest.fixture(params=pythons(), ids=lambda path: path.parent.parent.name)
-def python(request: pytest.FixtureRequest) -> Path:
-    if not runs(request.param):
-        pytest.skip("this Python was built without ssl or sqlite3")
-    return Path(request.param)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from agentforge_worker.wire import ErrorCode, Method, RpcError
 
-from .worker_world import Host, portable, pythons, runs
+from .worker_world import Host, portable
 
 ADAPTER = '''
 import asyncio, json, textwrap, threading, time
@@ -49,13 +49,6 @@ class Blocking(Loop):
         exec("def script():\\n" + textwrap.indent(request.text, "    "), names)
         return Result(names["script"]())
 '''
-
-
-@pytest.fixture(params=pythons(), ids=lambda path: path.parent.parent.name)
-def python(request: pytest.FixtureRequest) -> Path:
-    if not runs(request.param):
-        pytest.skip("this Python was built without ssl or sqlite3")
-    return Path(request.param)
 
 
 @pytest.fixture

@@ -23,8 +23,3 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("project", "key", name="pk_responses"),
     )
-
-
-def downgrade() -> None:
-    """A newer schema is never turned back: `StoreTooNew` says so."""
-    raise NotImplementedError
