@@ -64,6 +64,7 @@ class Provision:
         self._builds: dict[tuple[str, str, str], _Build] = {}
         self._ready: dict[tuple[str, str, str], Environment] = {}
         self._resolved: dict[tuple[str, tuple[str, ...], int], Provisioned] = {}
+        self._resolved_tools: dict[tuple[str, tuple[str, ...], int], EnvironmentRequest] = {}
         self._pinning = asyncio.Lock()
 
     async def framework(
@@ -110,6 +111,9 @@ class Provision:
         config = project.config.tools
         python = config.python or f"{sys.version_info.major}.{sys.version_info.minor}"
         requirements = _tool_requirements(project)
+        key = (python, requirements)
+        if (found := self._resolved_tools.get((*key, self._lock_stamp()))) is not None:
+            return found
         async with self._pinning:
             pins = await asyncio.to_thread(ProjectLock.load, self._lock_path)
             entry = pins.pinned(TOOLS, requirements)
@@ -129,7 +133,9 @@ class Provision:
                         text=lock.text,
                     ),
                 )
-        return EnvironmentRequest.for_tools(lock, python)
+        request = EnvironmentRequest.for_tools(lock, python)
+        self._resolved_tools[(*key, self._lock_stamp())] = request
+        return request
 
     async def ensure(
         self, request: EnvironmentRequest, release: Release | None, progress: Progress | None = None
