@@ -9,6 +9,7 @@ __all__ = [
     "AnsweredFail",
     "AutoUnavailable",
     "CheckpointUnknown",
+    "ChildRefused",
     "CrashLoop",
     "ExportInvalid",
     "ExportTooNew",
@@ -212,3 +213,12 @@ class QueueFull(AgentForgeError):
     origin = "host"
     http_status = 429
     default_hint = "Send it again later, or raise `[queue] max_queued`."
+
+
+class ChildRefused(AgentForgeError):
+    """A run asked for a child that it may not have: of a foreign file, with a wider fence, or one too many."""
+
+    code = "AF723"
+    origin = "user"
+    http_status = 403
+    default_hint = "Put the child's agent file beside its parent's, and what it may do into that file."

@@ -1,13 +1,22 @@
-"""AF6xx: tools. AF601 to AF604 are found in the tool worker and keep their code on the way here."""
+"""AF6xx: tools. AF601 to AF604 are found in the tool worker and keep their code on the way here.
 
-from typing import ClassVar
+AF611 to AF614 are found before a run starts: what its tools are permitted to do can't be granted.
+"""
 
-from agentforge.errors.tree import AgentForgeError, Origin
+from typing import Any, ClassVar
+
+from agentforge.errors.config import MissingVariableError
+from agentforge.errors.tree import AgentForgeError, ErrorInfo, Origin
 
 __all__ = [
+    "CodeDenied",
+    "CodeUnfenced",
+    "PathRefused",
+    "SecretMissing",
     "ToolAbandoned",
     "ToolArgumentsWrong",
     "ToolFailure",
+    "ToolLimitHit",
     "ToolLoadFailed",
     "ToolRaised",
     "ToolRejected",
@@ -15,6 +24,7 @@ __all__ = [
     "ToolTimedOut",
     "ToolUnknown",
     "ToolWorkerDied",
+    "ToolWorkerShared",
 ]
 
 
@@ -91,3 +101,61 @@ class ToolRejected(ToolFailure):
     code = "AF610"
     origin = "user"
     default_hint = "The model is told; say in the instructions what it should do then."
+
+
+class CodeDenied(AgentForgeError):
+    """The agent has a tool that runs the model's code, and its permissions don't allow that."""
+
+    code = "AF611"
+    origin = "user"
+    http_status = 422
+    default_hint = (
+        "Write `permissions: {code: ask}` into the agent file to allow each call yourself, `code: allow` for all."
+    )
+
+
+class CodeUnfenced(AgentForgeError):
+    """The agent has a tool that runs the model's code, and its run would have no sandbox."""
+
+    code = "AF612"
+    origin = "user"
+    http_status = 422
+    default_hint = (
+        'Remove `sandbox: none` from the agent file or `level = "none"` from `[sandbox]` in agentforge.toml; '
+        "`agentforge doctor` says whether this machine offers a sandbox."
+    )
+
+
+class PathRefused(AgentForgeError):
+    """`permissions.read` or `permissions.write` names what is not there, or what tools never get."""
+
+    code = "AF613"
+    origin = "user"
+    http_status = 422
+
+
+class SecretMissing(MissingVariableError):
+    """`permissions.secrets` names environment variables that whoever started or resumed the run has not set.
+
+    `details["variables"]` has all their names.
+    """
+
+    code = "AF614"
+
+
+class ToolLimitHit(ToolFailure):
+    """The tool ran into a limit of its sandbox and was told so; the code is that limit's, one of AF44x."""
+
+    def __init__(self, limit: str, message: str, hint: str, *, shared: bool, **details: Any) -> None:
+        super().__init__(message, hint=hint, **details)
+        self.limit = limit
+        self.shared = shared
+        """Whether tools of another run may have used up what it was refused."""
+
+    def info(self) -> ErrorInfo:
+        """Return this error as data."""
+        return ErrorInfo(self.limit, self.message, self.hint, "user", dict(self.details))
+
+
+class ToolWorkerShared(ToolWorkerDied):
+    """The process that the tool ran in was ended for a limit that the tool of another run may have hit."""

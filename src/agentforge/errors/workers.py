@@ -10,7 +10,7 @@ class WorkerStartFailed(AgentForgeError):
 
     code = "AF401"
     origin = "worker"
-    default_hint = "Rebuild the environment: `agentforge env remove` it and run again; the log is named in the details."
+    default_hint = "Rebuild the environment: `agentforge env remove` it and run again."
 
 
 class HandshakeFailed(AgentForgeError):
