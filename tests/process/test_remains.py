@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -96,29 +96,23 @@ async def test_a_host_that_was_replaced_starts_no_more_workers(tmp_path: Path) -
         )
 
 
-@pytest.mark.parametrize("how", ["closed", "locked", "open"])
-def test_a_worker_that_comes_too_late_does_nothing(tmp_path: Path, how: str) -> None:
-    """It may have been on its way when its host was stopped: `closed` and gone through, or just being gone through."""
-    lock = tmp_path / "lock"
-    lock.write_text("closed" if how == "closed" else "")
-    ours, theirs = socket.socketpair()
-    with lock.open("rb") as held, lock.open("r+") as other, ours, theirs:
-        import fcntl
+@pytest.mark.parametrize("how", ["closed", "locked", "gone"])
+async def test_no_share_is_given_once_a_later_host_has_begun(tmp_path: Path, how: str) -> None:
+    """It may have closed the folder and gone through, or be going through just now, or have removed it."""
+    import fcntl
 
+    workers = await workers_gone(tmp_path, 1)
+    with workers.share() as share:
+        assert os.fstat(share).st_ino == (workers.path / "lock").stat().st_ino
+    with (workers.path / "lock").open("r+") as other:
         if how == "locked":
             fcntl.flock(other, fcntl.LOCK_EX)
-        descriptors = (theirs.fileno(), held.fileno())
-        command = [sys.executable, str(worker_zip(tmp_path)), "--kind", "tools"]
-        process = subprocess.Popen(
-            [*command, "--fd", str(descriptors[0]), "--lock", str(descriptors[1])],
-            pass_fds=descriptors, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        theirs.close()
-        said = ours.recv(1)
-        assert bool(said) == (how == "open")
-        ours.close()
-        words = process.communicate()[1]
-        assert ("another host" in words) == (how != "open"), words
+        elif how == "closed":
+            (workers.path / "closed").touch()
+        else:
+            shutil.rmtree(workers.path)
+        with pytest.raises(LeaseLost), workers.share():
+            pass
 
 
 async def test_who_holds_a_share_is_ended_and_who_has_the_file_open_is_not(tmp_path: Path, start: Starter) -> None:
@@ -187,7 +181,8 @@ async def test_what_a_later_host_has_is_left_alone(tmp_path: Path, start: Starte
     later = await workers_gone(tmp_path, 2)
     sharing = start(SHARES, later.path / "lock", "share")
     await workers_gone(tmp_path, 1)
-    later.require()
+    with later.share():
+        pass
     assert sharing.poll() is None
 
 
@@ -222,7 +217,8 @@ def leaves(text: str) -> str:
 async def test_after_a_killed_host_no_child_of_a_tool_lives_when_the_next_one_is_ready(
     project: Project, tmp_path: Path
 ) -> None:
-    project.write("agentforge.toml", "[host]\ndrain_s = 0\n")
+    """A sandbox takes them along by itself: this is what is done without one."""
+    project.write("agentforge.toml", '[host]\ndrain_s = 0\n[sandbox]\nlevel = "none"\n')
     file = tmp_path / "pids"
     agent = project.with_tools("leaving", LEAVES.replace("FILE", repr(str(file))), "leaves")
     await project.detached(agent)

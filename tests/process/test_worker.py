@@ -183,7 +183,7 @@ async def test_a_worker_introduces_itself(host: Host, python: Path) -> None:
         assert worker.hello["protocol_version"] == PROTOCOL_VERSION
         assert worker.hello["probe"]["version"] == "7.1"
         assert tuple(worker.hello["probe"]["details"]["python"]) == version(python)
-        assert worker.hello["worker"]["pid"] == worker.pid
+        assert 0 < worker.hello["worker"]["pid"] < worker.pid, "a process id of its sandbox"
         assert worker.hello["capabilities"]["concurrent"] is True
         assert worker.door is not None
         opened = await worker.call(Method.AGENT_OPEN, portable())
@@ -277,17 +277,17 @@ async def test_the_framework_sees_a_clean_path_a_constructed_environment_and_no_
     assert not [entry for entry in facts["path"][1:] if str(host.folder) in entry or "pyz" in entry or not entry]
     assert facts["modules"] == []
     assert facts["stdin"] == ""
-    assert facts["cwd"] == str(host.folder / "workspace-r1")
+    assert facts["cwd"] == str(host.folder / "workspaces" / "runs" / "r1")
     environ = facts["environ"]
     assert "SECRET" not in environ
     assert "PYTHONPATH" not in environ
     assert environ["GIVEN"] == "yes"
     assert environ["PYTHONHASHSEED"] == "0"
-    assert environ["HOME"] == str(host.folder / "worker" / "home")
+    assert (environ["HOME"], environ["TMPDIR"]) == ("/home/agent", "/tmp")
     assert set(environ) <= {
         *("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "LANG", "LC_CTYPE", "TZ"),
         *("PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "PYTHONUTF8", "NO_PROXY", "DO_NOT_TRACK"),
-        *("GIVEN", "FRAMEWORK", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
+        *("GIVEN", "FRAMEWORK", "OPENAI_BASE_URL", "OPENAI_API_KEY", "PWD"),
     }
 
 
@@ -458,8 +458,9 @@ async def raw(host: Host, **listeners: Callable[[dict[str, Any]], None]) -> Asyn
     loop = asyncio.get_running_loop()
     connection = launched.connection
     await loop.run_in_executor(None, connection.recv, 1, 2)  # MSG_PEEK: wait for the preamble
-    door = receive_preamble(connection)
+    door, gate = receive_preamble(connection)
     assert door is not None
+    assert gate is None
     door.close()
     connection.setblocking(False)
     peer = Peer({}, listeners)
@@ -536,8 +537,10 @@ async def test_nothing_of_a_worker_stays_behind(host: Host) -> None:
     before = descriptors()
     async with host.worker() as worker:
         await host.run(worker, "x")
-    await asyncio.to_thread(wait_until_gone, worker.home)
-    assert descriptors() == before
+    await asyncio.to_thread(wait_until_gone, worker.folder)
+    async with asyncio.timeout(10):
+        while descriptors() != before:  # sockets that a worker had a hand in are closed beside the loop
+            await asyncio.sleep(0.01)
 
 
 def descriptors() -> int:
@@ -554,17 +557,24 @@ def wait_until_gone(folder: Path) -> None:
 HOST_PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from agentforge.workers import AdapterCode, Handlers, Worker, WorkerSpec, worker_zip
+from agentforge.sandbox import Fence, sandbox_for
+from agentforge.workers import AdapterCode, Handlers, Worker, WorkerSpec, Workspaces, worker_zip
 from agentforge_worker.wire import Method
 
 async def main(folder):
     code = AdapterCode(folder / "adapter", "adapter", "Loop")
-    spec = WorkerSpec("agent", "env", Path(sys.executable), "v", code, {"FRAMEWORK": str(folder / "site")})
+    workspaces, sandbox = Workspaces(folder / "workspaces"), sandbox_for("standard")
+    workspace = workspaces.open("runs", "r", sandbox)
+    group, user = workspaces.group("runs", sandbox)
+    site = folder / "site"
+    fence = Fence(reads=(site,), workspaces=group)
+    variables = {"FRAMEWORK": str(site)}
+    spec = WorkerSpec("agent", "env", Path(sys.executable), "v", code, variables, fence=fence, user=user)
     worker = await Worker.start("w", spec, pyz=worker_zip(folder), folder=folder / "w", handlers=Handlers())
     await worker.call(Method.AGENT_OPEN, {"agent_id": "a", "spec": {"name": "n", "instructions": "", "model": "m"}})
-    run = {"run_id": "r", "agent_id": "a", "token": "t", "workspace": str(folder), "input": sys.argv[2]}
+    run = {"run_id": "r", "agent_id": "a", "token": "t", "workspace": str(workspace), "input": sys.argv[2]}
     task = asyncio.create_task(worker.call(Method.RUN_START, run))
-    while sys.argv[2] == "block" and not (folder / "blocked").exists():
+    while sys.argv[2] == "block" and not (workspace / "blocked").exists():
         await asyncio.sleep(0.01)
     print(worker.pid, flush=True)
     await task

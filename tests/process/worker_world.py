@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentforge.workers import AdapterCode, Handlers, Worker, WorkerSpec, WorkerTimeouts, worker_zip
+from agentforge.sandbox import Fence, Level, sandbox_for
+from agentforge.workers import AdapterCode, Handlers, Worker, WorkerSpec, WorkerTimeouts, Workspaces, worker_zip
+from agentforge.workers.interpreter import started_from
 from agentforge_worker.wire import Method
 
 OLDEST, NEWEST = (3, 8), (3, 13)
@@ -40,6 +42,7 @@ class Host:
     """What a worker's host would hear of it."""
 
     folder: Path
+    level: Level = "standard"
     logs: list[tuple[str | None, str, str]] = field(default_factory=list)
     log_attempts: list[int | None] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -52,7 +55,16 @@ class Host:
     def spec(self, python: Path, adapter: str, **variables: str) -> WorkerSpec:
         code = AdapterCode(self.folder / "adapter", "adapter", adapter)
         variables["FRAMEWORK"] = str(self.folder / "site")
-        return WorkerSpec("agent", "env", python, "version", code, variables, label="test")
+        group, user = self.workspaces.group("runs", sandbox_for(self.level))
+        reads = tuple(each for each in (self.folder / "site", self.folder / "project") if each.exists())
+        if python.is_relative_to(self.folder):  # a program in the place of an interpreter, run by this one
+            reads += started_from(Path(sys.executable))
+        fence = Fence(self.level, reads=reads, workspaces=group)
+        return WorkerSpec("agent", "env", python, "version", code, variables, fence=fence, user=user, label="test")
+
+    @property
+    def workspaces(self) -> Workspaces:
+        return Workspaces(self.folder / "workspaces")
 
     @contextlib.asynccontextmanager
     async def worker(
@@ -80,8 +92,7 @@ class Host:
 
     def order(self, what: Any, run_id: str = "r1", **more: Any) -> dict[str, Any]:
         """The parameters of `run.start`."""
-        workspace = self.folder / f"workspace-{run_id}"
-        workspace.mkdir(exist_ok=True)
+        workspace = self.workspaces.open("runs", run_id, sandbox_for(self.level))
         order = {"run_id": run_id, "agent_id": "a", "token": f"token-{run_id}", "workspace": str(workspace)}
         return {**order, "input": what, **more}
 

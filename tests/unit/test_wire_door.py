@@ -74,8 +74,9 @@ def test_a_door_arrives_listening_and_answers_at_the_workers_address(ends: tuple
     with open_door() as theirs:
         send_preamble(worker, theirs)
         address = theirs.getsockname()
-    door = receive_preamble(host)
+    door, gate = receive_preamble(host)
     assert door is not None
+    assert gate is None
     with door:
         assert door.getsockname() == address
         assert not door.get_inheritable()
@@ -90,7 +91,33 @@ def test_a_worker_without_a_door_says_so(ends: tuple[socket.socket, socket.socke
     host, worker = ends
     with no_descriptor_stays():
         send_preamble(worker, None)
-        assert receive_preamble(host) is None
+        assert receive_preamble(host) == (None, None)
+
+
+def test_a_gate_comes_with_a_door_or_alone(ends: tuple[socket.socket, socket.socket]) -> None:
+    host, worker = ends
+    with no_descriptor_stays(), open_door() as one, open_door() as other:
+        send_preamble(worker, one, other)
+        door, gate = receive_preamble(host)
+        assert door is not None
+        assert gate is not None
+        with door, gate:
+            assert (door.getsockname(), gate.getsockname()) == (one.getsockname(), other.getsockname())
+        send_preamble(worker, None, other)
+        door, gate = receive_preamble(host)
+        assert door is None
+        assert gate is not None
+        with gate:
+            assert gate.getsockname() == other.getsockname()
+
+
+def test_one_socket_is_not_door_and_gate(ends: tuple[socket.socket, socket.socket]) -> None:
+    host, worker = ends
+    with no_descriptor_stays(), open_door() as theirs, udp() as no_gate:
+        for second, reason in ((theirs, "twice"), (no_gate, "not an IPv4 stream socket")):
+            send(worker, b"AFWIRE1B", theirs.fileno(), second.fileno())
+            with pytest.raises(DoorError, match=reason):
+                receive_preamble(host)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +154,7 @@ def test_no_descriptor_where_one_was_announced_is_refused(ends: tuple[socket.soc
     host, worker = ends
     with no_descriptor_stays():
         send(worker, WITH_DOOR)
-        with pytest.raises(DoorError, match="expected one descriptor, got 0"):
+        with pytest.raises(DoorError, match="expected 1 descriptors, got 0"):
             receive_preamble(host)
 
 
@@ -148,7 +175,7 @@ def test_a_descriptor_where_none_was_announced_is_refused_and_closed(
     host, worker = ends
     with no_descriptor_stays(), open_door() as theirs:
         send(worker, WITHOUT_DOOR, theirs.fileno())
-        with pytest.raises(DoorError, match="unexpected preamble"):
+        with pytest.raises(DoorError, match="expected 0 descriptors, got 1"):
             receive_preamble(host)
 
 
@@ -177,7 +204,7 @@ def test_a_descriptor_sent_after_the_preamble_is_never_taken(ends: tuple[socket.
     host, worker = ends
     with no_descriptor_stays(), open_door() as theirs:
         send_preamble(worker, None)
-        assert receive_preamble(host) is None
+        assert receive_preamble(host) == (None, None)
         send(worker, b"later", theirs.fileno())
         assert host.recv(100) == b"later"
 

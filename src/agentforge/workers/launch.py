@@ -1,4 +1,4 @@
-"""Starting a worker's process: its command line, its constructed environment, its folders."""
+"""Starting a worker's process: its command line, its constructed environment, the fence around it."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,13 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentforge.sandbox import Inmate, Sandbox, sandbox_for
+from agentforge.workers.interpreter import started_from
 from agentforge.workers.remains import WorkersFolder
 from agentforge.workers.spec import WorkerSpec
+from agentforge.workers.startlog import StartLog
 
-__all__ = ["Launched", "launch"]
+__all__ = ["Launched", "constructed_variables", "launch"]
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -22,46 +25,69 @@ class Launched:
 
     process: asyncio.subprocess.Process
     connection: socket.socket
-    home: Path
-    log: Path
+    folder: Path
+    log: StartLog
+    separate: bool
+    """Whether its processes have ids of their own, in a sandbox."""
 
 
 async def launch(spec: WorkerSpec, pyz: Path, folder: Path, workers: WorkersFolder | None = None) -> Launched:
-    """Start the process of a worker. Its HOME and scratch are below `folder`.
+    """Start the process of a worker, behind its fence. What it needs on disk for itself is in `folder`.
 
-    It holds a share of the lock of `workers`, where it is one of a host's. Raises OSError if it can't start, LeaseLost
-    if a later host serves the project. What the interpreter says before the worker captures its own output goes to
-    `folder`/start.log.
+    It holds a share of the lock of `workers`, where it is one of a host's. Raises OSError if it can't start,
+    SandboxUnavailable if there is no fence, LeaseLost if a later host serves the project.
     """
-    if workers is not None:
-        workers.require()
-    home = folder / "home"
-    scratch = folder / "tmp"
-    for path in (home, scratch):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    log = folder / "start.log"
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    descriptors = [theirs.fileno(), *([workers.descriptor] if workers is not None else [])]
+    sandbox = await asyncio.to_thread(sandbox_for, spec.fence.level)
+    _make(folder)
+    log = StartLog()
+    with contextlib.ExitStack() as stack:
+        share = stack.enter_context(workers.share()) if workers is not None else None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        stack.enter_context(theirs)
+        try:
+            process = await _start(sandbox, _inmate(spec, sandbox, pyz, folder, theirs.fileno(), share), log)
+            if workers is not None:
+                _record(workers, folder, process)
+        except BaseException:
+            ours.close()
+            log.close()
+            raise
+    return Launched(process, ours, folder, log, sandbox.separate)
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+async def _start(sandbox: Sandbox, inmate: Inmate, log: StartLog) -> asyncio.subprocess.Process:
+    enclosed = sandbox.enclose(inmate)
     try:
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *_command(spec, pyz, *descriptors),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=_variables(spec, home, scratch),
-                cwd=scratch,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )
-        if workers is not None:
-            _record(workers, folder, process)
-    except BaseException:
-        ours.close()
-        raise
+        return await asyncio.create_subprocess_exec(
+            *enclosed.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log.descriptor,
+            stderr=log.descriptor,
+            env=dict(enclosed.variables),
+            cwd=enclosed.folder,
+            pass_fds=enclosed.descriptors,
+            start_new_session=True,
+        )
     finally:
-        theirs.close()
-    return Launched(process, ours, home, log)
+        enclosed.started()
+
+
+def _inmate(spec: WorkerSpec, sandbox: Sandbox, pyz: Path, folder: Path, connection: int, share: int | None) -> Inmate:
+    adapter = (spec.adapter.folder,) if spec.adapter is not None else ()
+    return Inmate(
+        command=_command(spec, pyz, connection, None if sandbox.separate else share, separate=sandbox.separate),
+        variables={**constructed_variables(spec.python), **spec.variables},
+        fence=spec.fence,
+        reads=(*started_from(spec.python), pyz, *adapter),
+        folder=folder,
+        descriptors=(connection,),
+        user=spec.user,
+        share=share,
+    )
 
 
 def _record(workers: WorkersFolder, folder: Path, process: asyncio.subprocess.Process) -> None:
@@ -73,7 +99,7 @@ def _record(workers: WorkersFolder, folder: Path, process: asyncio.subprocess.Pr
         raise
 
 
-def _command(spec: WorkerSpec, pyz: Path, descriptor: int, lock: int | None = None) -> list[str]:
+def _command(spec: WorkerSpec, pyz: Path, descriptor: int, lock: int | None, *, separate: bool) -> list[str]:
     return [
         str(spec.python),
         "-s",
@@ -82,21 +108,16 @@ def _command(spec: WorkerSpec, pyz: Path, descriptor: int, lock: int | None = No
         str(descriptor),
         "--kind",
         spec.kind,
-        "--parent",
-        str(os.getpid()),
+        *(["--gate"] if spec.fence.network else []),
+        *(["--parent", str(os.getpid())] if not separate else []),
         *(["--lock", str(lock)] if lock is not None else []),
     ]
 
 
-def _variables(spec: WorkerSpec, home: Path, scratch: Path) -> dict[str, str]:
-    """Nothing is inherited: what a framework sees is this and no more."""
+def constructed_variables(python: Path) -> dict[str, str]:
+    """Return what foreign code gets for an environment besides its folders: nothing is inherited."""
     return {
-        "PATH": f"{spec.python.parent}:{_PATH}",
-        "HOME": str(home),
-        "TMPDIR": str(scratch),
-        "XDG_CACHE_HOME": str(home / ".cache"),
-        "XDG_CONFIG_HOME": str(home / ".config"),
-        "XDG_DATA_HOME": str(home / ".local/share"),
+        "PATH": f"{python.parent}:{_PATH}",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "PYTHONHASHSEED": "0",
@@ -105,5 +126,4 @@ def _variables(spec: WorkerSpec, home: Path, scratch: Path) -> dict[str, str]:
         "PYTHONUTF8": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "DO_NOT_TRACK": "1",
-        **spec.variables,
     }

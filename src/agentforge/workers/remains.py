@@ -1,8 +1,9 @@
 """What a host leaves behind when it does not end in order: its workers, and processes that they have started.
 
-Each host keeps its workers in a folder of its own, `<state>/workers/<epoch>-<token>`. In it is the file `lock`: every
-worker holds a share of it for as long as it lives, the kernel lets go of that share when it dies, and a later host
-knows that all are gone when it gets the whole of it. Each worker's folder says which process it is, so that a later
+Each host keeps its workers in a folder of its own, `<state>/workers/<epoch>-<token>`. In it is the file `lock`: with
+every worker goes a share of it, which the host takes before the start; the kernel lets go of it when the last process
+that holds it is gone, the worker itself or the sandbox around it, and a later host knows that all are gone when it
+gets the whole of the lock. Each worker's folder says which process it is, so that a later
 host can also end what that process has started, and never hits a process that merely got its pid.
 """
 
@@ -13,7 +14,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,37 +23,53 @@ from typing import Self
 from agentforge.errors.store import LeaseLost
 from agentforge.errors.workers import RemainsAlive
 from agentforge.workers.identity import ProcessId, boot_id, process_stat
+from agentforge.workers.removal import remove_tree
 
 __all__ = ["WorkersFolder", "workers_gone"]
 
 _log = logging.getLogger(__name__)
 _LOCK = "lock"
+_CLOSED = "closed"
 _RECORD = "process"
+_INSIDE = "inside"
 _NAME = re.compile(r"(\d+)-[0-9a-f]+")
 
 
 class WorkersFolder:
     """Where one host's workers live, under one epoch of its lease. Made by `workers_gone`."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor = descriptor
-        """The open lock file, for workers to open again: the host itself holds no share of it."""
 
     @classmethod
     def make(cls, parent: Path, epoch: int) -> Self:
         """Make the folder of a host that has the lease under `epoch`."""
         path = parent / f"{epoch}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
-        return cls(path, os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return cls(path)
 
-    def require(self) -> None:
-        """Raise LeaseLost if a later host has closed this folder to new workers.
+    @contextlib.contextmanager
+    def share(self) -> Iterator[int]:
+        """Give a descriptor that holds a share of the lock, for a worker to inherit; it is closed here in the end.
 
-        A worker looks itself once it holds its share; this says it before a process is started for nothing.
+        Raises LeaseLost if a later host has closed this folder to new workers. That is looked at once the share is
+        taken: either it is seen here, or the share is seen by that host.
         """
-        if os.fstat(self.descriptor).st_size:
-            raise LeaseLost("A later host serves the project: no more workers are started here.")
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _served_by_another() from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _served_by_another() from None
+            if (self.path / _CLOSED).exists():
+                raise _served_by_another()
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def record(self, folder: Path, pid: int) -> None:
         """Write into a worker's folder which process it is."""
@@ -61,10 +77,13 @@ class WorkersFolder:
         if process is not None:
             (folder / _RECORD).write_text(f"{process}\n")
 
+    def record_inside(self, folder: Path, process: ProcessId) -> None:
+        """Write into a worker's folder which process is the first in its sandbox."""
+        (folder / _INSIDE).write_text(f"{process}\n")
+
     def close(self) -> None:
         """Remove the folder once its workers are gone."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self.descriptor)
+        remove_tree(self.path)
 
 
 async def workers_gone(parent: Path, epoch: int, patience_s: float = 10.0) -> WorkersFolder:
@@ -91,7 +110,7 @@ def _earlier(parent: Path, epoch: int) -> list[Path]:
 
 
 async def _clear(old: Path, epoch: int, deadline: float) -> None:
-    with _retired(old / _LOCK, epoch) as lock:
+    with _retired(old, epoch) as lock:
         told: set[int] = set()
         pause_s = 0.01
         while True:
@@ -108,26 +127,26 @@ async def _clear(old: Path, epoch: int, deadline: float) -> None:
             pause_s = min(pause_s * 2, 0.2)
         if told:
             _log.info("what an earlier host had left is gone")
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old)
 
 
 @contextlib.contextmanager
-def _retired(path: Path, epoch: int) -> Iterator[int | None]:
-    """Open an old lock file and close it to workers that have no share yet.
-
-    What is written is what they look for. A worker looks after it has got its share: either it sees this, or its
-    share is seen from here.
-    """
+def _retired(old: Path, epoch: int) -> Iterator[int | None]:
+    """Close an old folder to new workers and open its lock file, if it has one."""
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(old / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         yield None
         return
     try:
-        os.pwrite(lock, f"closed by the host of epoch {epoch}\n".encode(), 0)
+        (old / _CLOSED).write_text(f"by the host of epoch {epoch}\n")
         yield lock
     finally:
         os.close(lock)
+
+
+def _served_by_another() -> LeaseLost:
+    return LeaseLost("A later host serves the project: no more workers are started here.")
 
 
 def _got_all(lock: int) -> bool:
@@ -159,7 +178,7 @@ def _remains(old: Path, lock: int | None) -> list[ProcessId]:
 def _recorded(old: Path) -> dict[int, ProcessId]:
     """Return the workers that the folder names, by pid; those of an earlier start of the machine are gone."""
     found: dict[int, ProcessId] = {}
-    for record in old.glob(f"*/{_RECORD}"):
+    for record in (*old.glob(f"*/{_RECORD}"), *old.glob(f"*/{_INSIDE}")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             process = ProcessId.parse(record.read_text())
             if process is not None and process.boot == boot_id():
@@ -198,7 +217,7 @@ def _has_home_in(pid: int, folder: Path) -> bool:
 
 
 def _holds_share(pid: int, inode: os.stat_result) -> bool:
-    """Whether a process has a share of the lock: it is a worker, or was forked by one and runs no other program.
+    """Whether a process has a share of the lock: a worker, the sandbox around one, or what one has forked.
 
     To have the file open is not enough: the old host has it, and so may whatever was forked from the program it is in.
     """

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from agentforge.sandbox import Fence
+
 __all__ = ["AdapterCode", "WorkerSpec"]
 
 
@@ -34,14 +36,20 @@ class WorkerSpec:
     agent_version: str
     """The agent version that the worker serves (its tools, for a tool worker)."""
     adapter: AdapterCode | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables besides the constructed ones: telemetry switches, the framework's settings."""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment variables besides the constructed ones: telemetry switches, the framework's settings, secrets."""
+    secrets: tuple[str, ...] = ()
+    """Names of those variables that nobody may see the value of."""
     native: bool = False
     """Whether it serves the user's own agent code, whose clients know one key a process."""
     concurrency: int = 0
     """Most runs at once in one process, within what the pool allows; 0: as many as it allows."""
     alone: str = ""
     """The one run that it is for, if it is not shared."""
+    fence: Fence = field(default_factory=Fence)
+    """What its processes may do."""
+    user: int | None = None
+    """User id, outside of the sandbox, where a host can give one; None: any that is free."""
     label: str = ""
     """Name in logs and lists."""
 
@@ -58,5 +66,7 @@ class WorkerSpec:
             self.native,
             self.concurrency,
             self.alone,
+            self.fence,
+            self.user,
         )
-        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:24]
+        return hashlib.sha256(msgspec.json.encode(parts, enc_hook=str)).hexdigest()[:24]

@@ -11,13 +11,16 @@ import json
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agentforge.sandbox import sandbox_for
+from agentforge.workers.bytecode import compiling_into, keep_bytecode
 from agentforge.workers.process import Handlers, Worker, WorkerTimeouts
 from agentforge.workers.spec import WorkerSpec
+from agentforge.workers.workspaces import Workspaces
 from agentforge.workers.zip import worker_zip
 from agentforge_worker.wire import ErrorCode, Method, RpcError
 
@@ -26,6 +29,7 @@ __all__ = ["Trial", "TrialRun"]
 Params = dict[str, Any]
 Tool = Callable[[dict[str, Any]], Awaitable[Any]]
 
+_GROUP = "trial"
 _VALUES = {"now": 1_700_000_000.0, "random": 0.25}
 """What a run is given for time and chance."""
 
@@ -57,7 +61,8 @@ class Trial:
     """An async context: a live worker whose door leads to `model_url` (http://127.0.0.1:PORT/v1).
 
     `tools` are the bodies of the portable agent's tools by name; one that raises makes the call fail with AF603,
-    an RpcError fails it as it is. `answers` are those to an agent's questions; another question ends the attempt, as
+    an RpcError fails it as it is. `keep_bytecode`: what the worker imports from its environment is compiled, in there,
+    for all the workers to come. `answers` are those to an agent's questions; another question ends the attempt, as
     a host does that has a human to ask. A child run's output is its input.
     """
 
@@ -67,8 +72,11 @@ class Trial:
         model_url: str,
         tools: Mapping[str, Tool] | None = None,
         answers: Mapping[str, Any] | None = None,
+        *,
+        keep_bytecode: bool = False,
     ) -> None:
         self._spec = spec
+        self._keep_bytecode = keep_bytecode
         self._model = urlsplit(model_url)
         self._tools = dict(tools or {})
         self.answers = dict(answers or {})
@@ -80,10 +88,19 @@ class Trial:
 
     async def __aenter__(self) -> "Trial":
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
-        self._folder = folder
+        sandbox = await asyncio.to_thread(sandbox_for, self._spec.fence.level)
+        self._workspaces = Workspaces(folder / "workspaces")
+        self._sandbox = sandbox
+        shared, user = self._workspaces.group(_GROUP, sandbox, self._spec.user)
+        fence = replace(self._spec.fence, workspaces=shared)
+        spec = replace(self._spec, fence=fence, user=user)
+        if self._keep_bytecode:
+            compiled = self._workspaces.open(_GROUP, "bytecode", sandbox, user)
+            spec = replace(spec, variables={**spec.variables, **compiling_into(compiled)})
+            self._stack.callback(keep_bytecode, compiled, spec.python.parent.parent)
         self.worker = await Worker.start(
             "trial",
-            self._spec,
+            spec,
             pyz=worker_zip(folder),
             folder=folder / "worker",
             handlers=Handlers(self._call_tool, self._event, self._log, self._warn, self._requests()),
@@ -105,10 +122,12 @@ class Trial:
 
     def prepare(self) -> TrialRun:
         """Return a run that can be watched (and cancelled) while `run` executes it."""
-        number = next(self._numbers)
-        workspace = self._folder / f"workspace-{number}"
-        workspace.mkdir()
-        return self._known(TrialRun(f"run-{number}", _token(), workspace))
+        run_id = f"run-{next(self._numbers)}"
+        return self._known(TrialRun(run_id, _token(), self.folder(run_id)))
+
+    def folder(self, name: str) -> Path:
+        """Return a folder that the worker may read and write."""
+        return self._workspaces.open(_GROUP, name, self._sandbox, self.worker.spec.user)
 
     def prepare_again(self, run: TrialRun) -> TrialRun:
         """Return the next attempt of a run: its own tools that have ended are not called again."""

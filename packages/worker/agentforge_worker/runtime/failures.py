@@ -6,10 +6,12 @@ import traceback
 from typing import Any, Dict, Iterator, Optional, Tuple
 
 from agentforge_worker.adapter import EffectFailed, StepLimitReached
+from agentforge_worker.runtime.bounds import error_object
 from agentforge_worker.runtime.chat import ModelFailed
+from agentforge_worker.runtime.symptoms import Symptom, symptom
 from agentforge_worker.wire import ErrorCode, RpcError
 
-__all__ = ["NotJsonError", "native_traceback", "translate"]
+__all__ = ["NotJsonError", "chain", "limit_hit", "native_traceback", "translate"]
 
 MAX_TRACEBACK = 32768
 """Characters of a native traceback that travel; the middle of longer ones is left out."""
@@ -33,37 +35,49 @@ class NotJsonError(Exception):
 def translate(error: BaseException, adapter_folder: str = "", source_root: str = "") -> RpcError:
     """Return the wire's error for an exception that came out of an adapter.
 
-    A failed effect keeps its own code wherever a framework wrapped it; cancellation stays cancellation; everything
-    else gets the code of the place that raised it (the caller's, where the standard library did).
+    A failed effect keeps its own code wherever a framework wrapped it; cancellation stays cancellation; a limit of the
+    sandbox that was hit has a code of its own; everything else gets the code of the place that raised it (the
+    caller's, where the standard library did).
     """
-    for cause in _chain(error):
+    for cause in chain(error):
         if isinstance(cause, EffectFailed):
-            return RpcError(ErrorCode.FAILED, cause.text, _info(cause.code, cause.text, cause.hint, cause.origin))
+            info = error_object(cause.code, cause.text, cause.hint, cause.origin, None)
+            return RpcError(ErrorCode.FAILED, info["message"], info)
     if isinstance(error, asyncio.CancelledError):
         return RpcError(ErrorCode.CANCELLED, "cancelled")
     if isinstance(error, StepLimitReached):
-        return RpcError(ErrorCode.FAILED, str(error), _info(_STEP_LIMIT, str(error), "Raise `limits.steps`.", "user"))
+        info = error_object(_STEP_LIMIT, str(error), "Raise `limits.steps`.", "user", None)
+        return RpcError(ErrorCode.FAILED, info["message"], info)
+    hit = symptom(chain(error))
+    if hit is not None:
+        return limit_hit(hit, error)
     origin = _origin(error, adapter_folder, source_root)
     text = "`%s` raised `%s`: %s" % (origin, type(error).__name__, _text(error))
-    details = {
+    return RpcError(ErrorCode.FAILED, text, error_object(_CODES[origin], text, _HINTS[origin], origin, _details(error)))
+
+
+def limit_hit(hit: Symptom, error: BaseException) -> RpcError:
+    """Return the wire's error for a limit of the sandbox that code ran into."""
+    text = "the sandbox's limit on %s was hit: `%s`: %s" % (hit.what, type(error).__name__, _text(error))
+    return RpcError(ErrorCode.FAILED, text, error_object(hit.code, text, hit.hint, "user", _details(error)))
+
+
+def _details(error: BaseException) -> Dict[str, Any]:
+    return {
         "exception": "%s.%s" % (type(error).__module__, type(error).__qualname__),
         "traceback": native_traceback(error),
     }
-    return RpcError(ErrorCode.FAILED, text, _info(_CODES[origin], text, _HINTS[origin], origin, details))
 
 
-def _info(code: str, message: str, hint: str, origin: str, details: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-    return {"code": code, "message": message, "hint": hint, "origin": origin, "details": details or {}}
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it was raised from or while handling."""
     seen = set()
     current: Optional[BaseException] = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         yield current
         for inner in getattr(current, "exceptions", ()):  # an ExceptionGroup
-            for cause in _chain(inner):
+            for cause in chain(inner):
                 yield cause
         current = current.__cause__ or current.__context__
 

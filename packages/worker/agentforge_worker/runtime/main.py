@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import fcntl
 import os
 import signal
 import socket
@@ -24,19 +23,24 @@ def main(arguments: List[str]) -> int:
     parser.add_argument("--fd", type=int, required=True, help="descriptor of the connection to the host")
     parser.add_argument("--kind", choices=("agent", "tools"), default="agent")
     parser.add_argument("--parent", type=int, default=0, help="process id of the host")
-    parser.add_argument("--lock", type=int, default=None, help="descriptor of the file that the host's workers share")
+    parser.add_argument("--gate", action="store_true", help="have a way to the network that the host allows")
+    parser.add_argument("--lock", type=int, default=None, help="descriptor to keep open for as long as this lives")
     options = parser.parse_args(arguments)
     _die_with_parent(options.parent)
-    if options.lock is not None and not _share(options.lock):
-        sys.exit("the project has another host now")
+    if options.lock is not None:
+        os.set_inheritable(options.lock, False)
     _leave_the_path()
     connection = socket.socket(fileno=options.fd)
     connection.set_inheritable(False)
     door = open_door() if options.kind == "agent" else None
-    send_preamble(connection, door)
+    gate = open_door() if options.gate else None
+    send_preamble(connection, door, gate)
     base_url = "http://127.0.0.1:%d/v1" % door.getsockname()[1] if door is not None else ""
-    if door is not None:
-        door.close()  # the host holds it now
+    if gate is not None:
+        _use_gate("http://127.0.0.1:%d" % gate.getsockname()[1])
+    for listener in (door, gate):
+        if listener is not None:
+            listener.close()  # the host holds it now
     connection.setblocking(False)
     output = Output()
     loop = asyncio.new_event_loop()
@@ -77,19 +81,10 @@ def _die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
-def _share(descriptor: int) -> bool:
-    """Take a share of the host's lock, for as long as this process lives; False if it is closed to new workers.
-
-    The file is opened anew: a share belongs to an opening, and the one that was inherited is the host's. It is never
-    closed. Programs that are started from here do not inherit it; what is merely forked does, and counts as a worker.
-    """
-    own = os.open("/proc/self/fd/%d" % descriptor, os.O_RDONLY | os.O_CLOEXEC)
-    os.close(descriptor)
-    try:
-        fcntl.flock(own, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return os.fstat(own).st_size == 0
+def _use_gate(url: str) -> None:
+    """Tell HTTP clients the way to the network, by the names that they look for."""
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        os.environ[name] = url
 
 
 def _leave_the_path() -> None:

@@ -13,6 +13,7 @@ import threading
 from typing import Callable, Dict, List, Optional, Tuple
 
 from agentforge_worker.adapter import current_run
+from agentforge_worker.runtime.bounds import MAX_LINE  # longer lines are cut into several
 
 __all__ = ["Output"]
 
@@ -20,8 +21,6 @@ Owner = Optional[Tuple[str, int]]
 """The run and its attempt that a line belongs to, or None."""
 Sink = Callable[[Owner, str, str], None]
 """(owner, stream name, text) -> None, called on the loop."""
-MAX_LINE = 16384
-"""Characters of one line; longer ones are cut into several."""
 _STREAMS = ((1, "stdout"), (2, "stderr"))
 _MARK = "\0agentforge-drain-"
 """Written to a captured descriptor to learn when everything before it has been read."""

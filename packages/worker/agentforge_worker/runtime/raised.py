@@ -5,6 +5,7 @@ import json
 from typing import Any, Dict, Mapping, Optional
 
 from agentforge_worker.adapter import EffectFailed, ToolFailed
+from agentforge_worker.runtime.bounds import MAX_NAME, cut
 
 __all__ = ["described", "made_again"]
 
@@ -20,8 +21,8 @@ def described(error: BaseException) -> Dict[str, Any]:
         pass  # it can't be made again; its text is kept
     failed = isinstance(error, EffectFailed)
     return {
-        "code": error.code if failed else _RAISED,  # type: ignore[attr-defined]
-        "message": error.text if failed else _message(error),  # type: ignore[attr-defined]
+        "code": cut(str(error.code), MAX_NAME) if failed else _RAISED,  # type: ignore[attr-defined]
+        "message": cut(str(error.text)) if failed else _message(error),  # type: ignore[attr-defined]
         "details": details,
     }
 
@@ -45,7 +46,7 @@ def made_again(error: Mapping[str, Any]) -> Exception:
 
 def _message(error: BaseException) -> str:
     text = str(error)
-    return "%s: %s" % (type(error).__name__, text) if text else type(error).__name__
+    return cut("%s: %s" % (type(error).__name__, text)) if text else type(error).__name__
 
 
 def _class(name: str) -> Optional["type[Exception]"]:

@@ -20,6 +20,7 @@ from agentforge_worker.adapter import (
     ToolCall,
     ToolFailed,
 )
+from agentforge_worker.runtime.bounds import MAX_LINE, check_child, check_kind, check_name, check_question, cut
 from agentforge_worker.runtime.chat import ChatClient, ModelFailed
 from agentforge_worker.runtime.later import known
 from agentforge_worker.runtime.raised import described, made_again
@@ -79,6 +80,7 @@ class Run(RunContext):
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Call a declared tool through the host."""
+        check_name("a tool", name)
         params = {"name": name, "arguments": dict(arguments)}
         return (await self.ask_host(Method.TOOL_CALL, params, ToolFailed))["value"]
 
@@ -112,7 +114,8 @@ class Run(RunContext):
 
     async def begin_tool(self, name: str, arguments: Mapping[str, Any], *, idempotent: bool = False) -> ToolCall:
         """Announce a call of a tool of the agent's own."""
-        params = {"name": name, "arguments": _to_json(dict(arguments)), "idempotent": idempotent}
+        check_name("a tool", name)
+        params = {"name": name, "arguments": _to_json(dict(arguments)), "idempotent": bool(idempotent)}
         return _OwnToolCall(self, await self.ask_host(Method.EFFECT_OPEN, params, ToolFailed))
 
     async def ask(
@@ -125,6 +128,7 @@ class Run(RunContext):
         default: Any = MISSING,
     ) -> Any:
         """Ask a human."""
+        check_question(question, options, timeout_s)
         params = {
             "question": question,
             "options": None if options is None else list(options),
@@ -145,6 +149,7 @@ class Run(RunContext):
 
     async def checkpoint(self, name: str) -> None:
         """Name this place in the run."""
+        check_name("a checkpoint", name)
         await self.ask_host(Method.CHECKPOINT_SAVE, {"name": name})
 
     async def run_agent(
@@ -157,6 +162,7 @@ class Run(RunContext):
         timeout_s: Optional[float] = None,
     ) -> Dict[str, Any]:
         """Run another agent as a run of its own."""
+        check_child(agent, on, model, timeout_s)
         asked = agent if isinstance(agent, str) else dict(agent)
         params = {"agent": asked, "input": input, "on": on, "model": model, "timeout_s": timeout_s}
         result: Dict[str, Any] = await self.ask_host(Method.RUN_CALL, params)
@@ -182,6 +188,7 @@ class Run(RunContext):
 
     def emit(self, kind: str, data: Mapping[str, Any]) -> None:
         """Send an event."""
+        check_kind(kind)
         self._notify(Method.EVENT_EMIT, {"kind": kind, "data": dict(data)})
 
     def step(self, name: str, **data: Any) -> StepScope:
@@ -191,7 +198,7 @@ class Run(RunContext):
 
     def warn(self, message: str) -> None:
         """Tell the user about something that can't be done here."""
-        self._notify(Method.RUN_WARN, {"message": message})
+        self._notify(Method.RUN_WARN, {"message": cut(str(message), MAX_LINE)})
 
     # ---- the end
 

@@ -29,6 +29,7 @@ from agentforge_worker.adapter import (
     _only_run,
 )
 from agentforge_worker.runtime.accounting import CpuShare, peak_rss_mib, rss_mib
+from agentforge_worker.runtime.bounds import MAX_LINE, check_messages, cut
 from agentforge_worker.runtime.chat import ChatClient
 from agentforge_worker.runtime.failures import NotJsonError, translate
 from agentforge_worker.runtime.later import known
@@ -45,6 +46,8 @@ Params = Dict[str, Any]
 
 _CANCELLED_EARLY = 1024
 """Attempts remembered whose cancellation came when they were not under way: it may overtake their start."""
+_WARNINGS = 100
+"""Warnings of one agent's building that are told."""
 _CANCEL_AGAIN_S = 0.5
 """Seconds that a cancelled run has for its cleaning up before it is cancelled again."""
 
@@ -153,7 +156,7 @@ class AgentServer(Server):
         agent_id = params["agent_id"]
         if agent_id not in self._agents:
             warnings: List[str] = []
-            ctx = BuildContext(self._gateway, self.loop, warnings.append)
+            ctx = BuildContext(self._gateway, self.loop, lambda text: warnings.append(cut(str(text), MAX_LINE)))
             spec = _spec(params["spec"]) if params.get("spec") else None
             source = Source(**known(Source, params["source"])) if params.get("source") else None
             root = source.root if source else ""
@@ -164,7 +167,7 @@ class AgentServer(Server):
                 card = self._adapter.describe(agent)
             except (Exception, SystemExit) as error:
                 raise translate(error, self._adapter_folder, root) from error
-            self._agents[agent_id] = _OpenAgent(agent, spec, root, vars(card), warnings)
+            self._agents[agent_id] = _OpenAgent(agent, spec, root, vars(card), warnings[:_WARNINGS])
         opened = self._agents[agent_id]
         return {"card": opened.card, "warnings": opened.warnings}
 
@@ -192,6 +195,7 @@ class AgentServer(Server):
         try:
             result = await self._execute(under_way)
             run.check()  # what a framework makes of a run that it was told to leave is no result
+            check_messages(result.messages)
             if opened.spec is None:
                 _check_output(result.output)
         except BaseException as error:  # whatever a framework raises ends its run alone

@@ -4,7 +4,9 @@ import asyncio
 import contextvars
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from agentforge_worker.runtime.failures import native_traceback
+from agentforge_worker.runtime.bounds import cut, error_object
+from agentforge_worker.runtime.failures import chain, limit_hit, native_traceback
+from agentforge_worker.runtime.symptoms import symptom
 from agentforge_worker.runtime.threads import run_in_thread
 from agentforge_worker.tools import ToolError, bind, describe, load_function, to_json
 from agentforge_worker.wire import ErrorCode, RpcError
@@ -42,6 +44,9 @@ class Toolbox:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
+            hit = symptom(chain(error))
+            if hit is not None:
+                raise limit_hit(hit, error) from error
             raise _failure("AF603", "%s: %s" % (type(error).__name__, error), error) from error
         try:
             return {"value": to_json(value)}
@@ -59,5 +64,4 @@ def _failure(code: str, text: str, error: Optional[BaseException] = None) -> Rpc
     details: Dict[str, Any] = {}
     if error is not None:
         details["traceback"] = native_traceback(error)
-    data = {"code": code, "message": text, "hint": "", "origin": "tool", "details": details}
-    return RpcError(ErrorCode.FAILED, text, data)
+    return RpcError(ErrorCode.FAILED, cut(text), error_object(code, text, "", "tool", details))

@@ -1,24 +1,37 @@
-"""The hand-over of the model door: the worker listens on its own loopback and gives that descriptor to the host.
+"""The hand-over of listeners: the worker listens on its own loopback and gives the descriptors to the host.
 
-It happens once, on the raw socket, before the first frame: the worker sends an 8-byte preamble, with the listening
-descriptor attached (SCM_RIGHTS) or, for workers without model traffic, with none. The host accepts connections on
-the descriptor, so model traffic crosses a network namespace without a forwarder.
+It happens once, on the raw socket, before the first frame: the worker sends an 8-byte preamble with the listening
+descriptors attached (SCM_RIGHTS): the *door*, for model calls, the *gate*, for what network the agent may reach, both
+in this order, or neither. The host accepts connections on them, so traffic crosses a network namespace without a
+forwarder.
 """
 
 import array
 import os
 import socket
-from typing import Optional
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
-__all__ = ["DoorError", "open_door", "receive_preamble", "send_preamble"]
+__all__ = ["DoorError", "Handover", "open_door", "receive_preamble", "send_preamble"]
 
 _MAGIC = b"AFWIRE1"
-_WITH_DOOR = b"D"
-_WITHOUT_DOOR = b"-"
+_KINDS: Dict[bytes, Tuple[bool, bool]] = {
+    b"-": (False, False),
+    b"D": (True, False),
+    b"G": (False, True),
+    b"B": (True, True),
+}
+"""The preamble's last byte: whether a door comes with it, and whether a gate does."""
 
 
 class DoorError(Exception):
-    """The preamble or the descriptor is not what the protocol says."""
+    """The preamble or a descriptor is not what the protocol says."""
+
+
+class Handover(NamedTuple):
+    """What a worker has handed over."""
+
+    door: Optional[socket.socket]
+    gate: Optional[socket.socket]
 
 
 def open_door(backlog: int = 4096) -> socket.socket:
@@ -29,20 +42,24 @@ def open_door(backlog: int = 4096) -> socket.socket:
     return listener
 
 
-def send_preamble(connection: socket.socket, door: Optional[socket.socket]) -> None:
-    """Send the preamble on a blocking socket; `door` stays open on this side until its caller closes it."""
-    if door is None:
-        connection.sendall(_MAGIC + _WITHOUT_DOOR)
+def send_preamble(
+    connection: socket.socket, door: Optional[socket.socket] = None, gate: Optional[socket.socket] = None
+) -> None:
+    """Send the preamble on a blocking socket; the listeners stay open on this side until their caller closes them."""
+    has = (door is not None, gate is not None)
+    kind = next(each for each in _KINDS if _KINDS[each] == has)
+    rights = array.array("i", [listener.fileno() for listener in (door, gate) if listener is not None])
+    if not rights:
+        connection.sendall(_MAGIC + kind)
         return
-    rights = array.array("i", [door.fileno()])
-    connection.sendmsg([_MAGIC + _WITH_DOOR], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    connection.sendmsg([_MAGIC + kind], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
 
-def receive_preamble(connection: socket.socket) -> Optional[socket.socket]:
-    """Read the preamble from a readable socket; return the door, checked, or None where there is none.
+def receive_preamble(connection: socket.socket) -> Handover:
+    """Read the preamble from a readable socket; return the listeners, checked.
 
-    Raises DoorError when the bytes are wrong, or the descriptor is not one listening AF_INET stream socket on the
-    loopback address. Every descriptor that came is closed then.
+    Raises DoorError when the bytes are wrong, or a descriptor is not a listening AF_INET stream socket on the loopback
+    address. Every descriptor that came is closed then.
     """
     size = len(_MAGIC) + 1
     item = array.array("i").itemsize
@@ -52,39 +69,43 @@ def receive_preamble(connection: socket.socket) -> Optional[socket.socket]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(payload[: len(payload) - len(payload) % item])
     try:
-        return _checked_door(data, descriptors, flags)
+        return _checked(data, list(descriptors), flags)
     except Exception:
         for descriptor in descriptors:
             _close(descriptor)
         raise
 
 
-def _checked_door(data: bytes, descriptors: "array.array[int]", flags: int) -> Optional[socket.socket]:
+def _checked(data: bytes, descriptors: List[int], flags: int) -> Handover:
     if flags & socket.MSG_CTRUNC:
         raise DoorError("more descriptors than the protocol allows")
-    if data == _MAGIC + _WITHOUT_DOOR and not descriptors:
-        return None
-    if data != _MAGIC + _WITH_DOOR:
+    kind = data[len(_MAGIC) :]
+    if not data.startswith(_MAGIC) or kind not in _KINDS:
         raise DoorError("not a worker: unexpected preamble %r" % (data,))
-    if len(descriptors) != 1:
-        raise DoorError("expected one descriptor, got %d" % len(descriptors))
-    door = socket.socket(fileno=descriptors[0])
+    has_door, has_gate = _KINDS[kind]
+    if len(descriptors) != has_door + has_gate:
+        raise DoorError("expected %d descriptors, got %d" % (has_door + has_gate, len(descriptors)))
+    if len({os.fstat(each).st_ino for each in descriptors}) != len(descriptors):
+        raise DoorError("the same descriptor twice")
+    listeners = [socket.socket(fileno=each) for each in descriptors]
     try:
-        _check_listener(door)
+        for listener in listeners:
+            _check_listener(listener)
+            listener.set_inheritable(False)
     except BaseException:
-        door.detach()
+        for listener in listeners:
+            listener.detach()  # who received the descriptors closes them
         raise
-    door.set_inheritable(False)
-    return door
+    return Handover(listeners[0] if has_door else None, listeners[-1] if has_gate else None)
 
 
-def _check_listener(door: socket.socket) -> None:
-    if door.family != socket.AF_INET or door.type & 0xF != socket.SOCK_STREAM:
-        raise DoorError("the door is not an IPv4 stream socket")
-    if not door.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise DoorError("the door does not listen")
-    if door.getsockname()[0] != "127.0.0.1":
-        raise DoorError("the door listens beyond the loopback")
+def _check_listener(listener: socket.socket) -> None:
+    if listener.family != socket.AF_INET or listener.type & 0xF != socket.SOCK_STREAM:
+        raise DoorError("a descriptor is not an IPv4 stream socket")
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise DoorError("a socket does not listen")
+    if listener.getsockname()[0] != "127.0.0.1":
+        raise DoorError("a socket listens beyond the loopback")
 
 
 def _close(descriptor: int) -> None:

@@ -1,9 +1,13 @@
 """The names that go over the wire. Their parameters are documented in `docs/reference/protocol.md`."""
 
-__all__ = ["PROTOCOL_VERSION", "ErrorCode", "Method", "compatible"]
+__all__ = ["ADAPTER_EVENTS", "LOG_STREAMS", "PROTOCOL_VERSION", "ErrorCode", "Method", "compatible"]
 
-PROTOCOL_VERSION = "1.1"
+PROTOCOL_VERSION = "1.2"
 """major.minor: peers of one major understand each other; a minor only adds."""
+
+ADAPTER_EVENTS = ("step.started", "step.finished", "message.added", "handoff.made")
+"""Kinds of events that a worker may emit; all others are the host's alone."""
+LOG_STREAMS = ("stdout", "stderr")
 
 
 class Method:

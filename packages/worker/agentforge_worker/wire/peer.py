@@ -3,12 +3,16 @@
 One `Peer` is one end of one connection, used on one asyncio loop. Requests that come in are served concurrently,
 each in a task of its own; notifications are delivered in order, as they arrive, by a plain call. When the caller of
 `call` is cancelled, the other side is told (`request.cancel`) and cancels its task.
+
+What comes in is taken in turns of a few messages, so that a side which sends without a pause does not keep the loop
+from everybody else; while messages wait for their turn, nothing more is read.
 """
 
 import asyncio
 import contextlib
 import json
-from typing import Any, Awaitable, Callable, Dict, Mapping, Optional, Set
+from collections import deque
+from typing import Any, Awaitable, Callable, Deque, Dict, Mapping, Optional, Set
 
 from agentforge_worker.wire.framing import FrameDecoder, FrameError, encode_frames
 from agentforge_worker.wire.messages import ErrorCode, Method
@@ -18,11 +22,21 @@ __all__ = ["Peer", "PeerGone", "RpcError"]
 Params = Dict[str, Any]
 Handler = Callable[[Params], Awaitable[Any]]
 Listener = Callable[[Params], None]
+Check = Callable[[str, Params], None]
+"""Raises ValueError for parameters that a method does not allow."""
+Pace = Callable[[int], float]
+"""Takes the bytes of a message; returns the seconds to wait before the next one is taken."""
 _HIGH_WATER = 1 << 20
-_MAX_UNSENT = 256 << 20
+_MAX_UNSENT = 128 << 20
 """Bytes that may wait for a side that does not read; more, and it is given up."""
-_MAX_SERVING = 1 << 16
+_MAX_SERVING = 1 << 14
 """Requests of the other side that may be under way at once."""
+_MAX_HELD = 128 << 20
+"""Bytes that all these requests may have together."""
+_MAX_ID = 200
+_BROKEN = "protocol error: "
+_TURN = 64
+"""Messages that are taken before everybody else on the loop gets a turn."""
 
 
 class RpcError(Exception):
@@ -64,17 +78,24 @@ class Peer(asyncio.Protocol):
         dumps: Callable[[Any], bytes] = _dumps,
         loads: Callable[[bytes], Any] = json.loads,
         max_frame: Optional[int] = None,
+        check: Optional[Check] = None,
+        pace: Optional[Pace] = None,
     ) -> None:
         self._handlers = dict(handlers)
         self._listeners = dict(listeners)
         self._dumps = dumps
         self._loads = loads
+        self._check = check
+        self._pace = pace
         self._decoder = FrameDecoder(max_frame) if max_frame else FrameDecoder()
         self._loop = asyncio.get_running_loop()
         self._transport: Optional[asyncio.Transport] = None
         self._calls: Dict[int, "asyncio.Future[Any]"] = {}
         self._serving: Dict[Any, "asyncio.Task[None]"] = {}
         self._tasks: Set["asyncio.Task[None]"] = set()
+        self._held = 0
+        self._inbox: Deque[bytes] = deque()
+        self._next_turn: Optional[asyncio.Handle] = None
         self._next_id = 0
         self._writable = asyncio.Event()
         self._writable.set()
@@ -110,11 +131,25 @@ class Peer(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing() and not self.closed.done():
             self._send({"jsonrpc": "2.0", "method": method, "params": params})
 
+    @property
+    def reason(self) -> str:
+        """Why the connection ends or has ended; empty if it goes on, or ended in order."""
+        return self._reason
+
+    @property
+    def broken(self) -> bool:
+        """Whether the other side did not keep to the protocol."""
+        return self._reason.startswith(_BROKEN)
+
     def close(self, reason: str = "") -> None:
         """End the connection once what was sent has gone out."""
         self._reason = self._reason or reason
         if self._transport is not None:
             self._transport.close()
+
+    def break_off(self, what: str) -> None:
+        """End the connection at once: the other side did not keep to the protocol."""
+        self.abort(_BROKEN + what)
 
     def abort(self, reason: str) -> None:
         """End the connection at once."""
@@ -133,13 +168,19 @@ class Peer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Serve what the bytes complete (called by asyncio)."""
         try:
-            for payload in self._decoder.feed(data):
-                self._receive(payload)
+            self._inbox.extend(self._decoder.feed(data))
         except FrameError as error:
-            self.abort("protocol error: %s" % error)
+            self._break(error)
+        if self._next_turn is None:
+            self._take_turn()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """Fail what is under way (called by asyncio)."""
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+        self._pace = None  # what was read is taken: nothing more comes
+        while self._inbox:
+            self._take_turn()
         reason = self._reason or (str(exc) if exc else "")
         for answer in list(self._calls.values()):
             if not answer.done():
@@ -159,6 +200,34 @@ class Peer(asyncio.Protocol):
         self._writable.set()
 
     # ---- inside
+
+    def _take_turn(self) -> None:
+        """Take what was read, a few messages or as many as the pace allows; the rest when it is their turn."""
+        self._next_turn, pause_s = None, 0.0
+        try:
+            for _ in range(_TURN):
+                if not self._inbox or pause_s > 0:
+                    break
+                payload = self._inbox.popleft()
+                self._receive(payload)
+                pause_s = self._pace(len(payload)) if self._pace is not None else 0.0
+        except FrameError as error:
+            self._break(error)
+        if self._transport is None or self.closed.done() or self._transport.is_closing():
+            return
+        if pause_s > 0:
+            self._transport.pause_reading()
+            self._next_turn = self._loop.call_later(pause_s, self._take_turn)
+        elif self._inbox:
+            self._transport.pause_reading()
+            self._next_turn = self._loop.call_soon(self._take_turn)
+        else:
+            self._transport.resume_reading()
+
+    def _break(self, error: FrameError) -> None:
+        """End the connection to a side that does not keep to the protocol; nothing more of it is taken."""
+        self._inbox.clear()
+        self.break_off(str(error))
 
     async def _answered(self, answer: "asyncio.Future[Any]") -> Any:
         if not self._writable.is_set():
@@ -184,10 +253,20 @@ class Peer(asyncio.Protocol):
             self._answer(message)
         elif not isinstance(method, str) or not isinstance(params, dict):
             raise FrameError("a request without a method name or with parameters that are no object")
-        elif "id" in message:
-            self._serve(message["id"], method, params)
         else:
-            self._listen(method, params)
+            self._check_params(method, params)
+            if "id" in message:
+                self._serve(message["id"], method, params, len(payload))
+            else:
+                self._listen(method, params)
+
+    def _check_params(self, method: str, params: Params) -> None:
+        if self._check is None:
+            return
+        try:
+            self._check(method, params)
+        except ValueError as error:
+            raise FrameError("malformed %s: %s" % (method[:100], error)) from None
 
     def _answer(self, message: Params) -> None:
         call_id = message.get("id")
@@ -219,22 +298,28 @@ class Peer(asyncio.Protocol):
         except Exception as error:  # a defect on this side is no reason to lose the other
             self._loop.call_exception_handler({"message": "listener of %s failed" % method, "exception": error})
 
-    def _serve(self, request_id: Any, method: str, params: Params) -> None:
+    def _serve(self, request_id: Any, method: str, params: Params, size: int) -> None:
         if not isinstance(request_id, (int, str)) or request_id in self._serving:
             raise FrameError("a request id that is no number or text, or is in use")
+        if isinstance(request_id, str) and len(request_id) > _MAX_ID:
+            raise FrameError("a request id of more than %d characters" % _MAX_ID)
         if len(self._serving) >= _MAX_SERVING:
             raise FrameError("more than %d requests under way" % _MAX_SERVING)
+        if self._held + size > _MAX_HELD:
+            raise FrameError("requests of more than %d bytes under way" % _MAX_HELD)
         handler = self._handlers.get(method)
         if handler is None:
-            self._reply_error(request_id, ErrorCode.METHOD_NOT_FOUND, "no such method: %s" % method)
+            self._reply_error(request_id, ErrorCode.METHOD_NOT_FOUND, "no such method: %s" % method[:100])
             return
         task = self._loop.create_task(self._run(request_id, handler, params))
         self._serving[request_id] = task
         self._tasks.add(task)
+        self._held += size
         # Not in `_run` itself: a task that is cancelled before its first step never enters it.
-        task.add_done_callback(lambda done: self._served(request_id, done))
+        task.add_done_callback(lambda done: self._served(request_id, size, done))
 
-    def _served(self, request_id: Any, task: "asyncio.Task[None]") -> None:
+    def _served(self, request_id: Any, size: int, task: "asyncio.Task[None]") -> None:
+        self._held -= size
         self._tasks.discard(task)
         self._serving.pop(request_id, None)
         if task.cancelled():
