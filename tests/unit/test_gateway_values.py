@@ -241,9 +241,15 @@ def test_every_failure_becomes_an_error_of_its_own_class_with_a_hint(kind: Failu
 def test_the_public_names_are_these() -> None:
     assert sorted(agentforge.gateway.__all__) == [
         "CallObserver",
+        "Connection",
+        "ConnectionObserver",
         "Door",
+        "DoorLimits",
         "EmbeddedModel",
+        "EndReason",
         "FailureKind",
+        "Gate",
+        "GateLimits",
         "Gateway",
         "Grant",
         "ModelCall",

@@ -3,7 +3,7 @@
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from agentforge.gateway.canonical import decode, request_hash
+from agentforge.gateway.canonical import decode, request_hash, says_once
 from agentforge.gateway.failures import CallFailed, local_failure
 from agentforge.gateway.tokens import LiveGrant
 from agentforge.gateway.types import Json, ModelCall, Upstream
@@ -12,6 +12,7 @@ __all__ = ["CALL_PATHS", "read_call"]
 
 CALL_PATHS = frozenset({"/v1/chat/completions", "/v1/embeddings"})
 _RETRY_HEADER = "x-stainless-retry-count"
+_LONGEST_NUMBER = 4
 
 
 async def read_call(
@@ -50,6 +51,9 @@ def _parse(body: bytes) -> dict[str, Json]:
         raise local_failure("malformed", 400, "The request is no JSON object")
     if not isinstance(data.get("model"), str) or not data["model"]:
         raise local_failure("malformed", 400, "The request names no model: `model` must be a string")
+    if not says_once(body, data, "model"):
+        # The endpoint might see another model in it than the one that the run was granted.
+        raise local_failure("malformed", 400, "The request names its model more than once")
     return data
 
 
@@ -75,7 +79,7 @@ def _call(
         body=body,
         data=data,
         stream=data.get("stream") is True,
-        retry=int(retry) if retry.isdecimal() else 0,
+        retry=int(retry) if retry.isdecimal() and len(retry) <= _LONGEST_NUMBER else 0,
         started=started,
         request_hash=request_hash(request.path, data),
     )

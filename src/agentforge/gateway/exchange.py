@@ -89,7 +89,7 @@ class Exchange:
         if call.data["model"] != upstream.model:
             body = with_model(body, call.data, upstream.model)
         headers = sent_headers(self._request.headers, self._live.token, upstream.api_key)
-        resource = self._request.path_qs.removeprefix("/v1")
+        resource = _resource(self._request)
         async with self._pool.post(upstream, resource, body, headers) as answer:
             kept = returned_headers(answer.headers.items(), upstream.api_key)
             if answer.status == 200 and self._is_stream(answer):
@@ -116,7 +116,7 @@ class Exchange:
                     raise self._too_large()
         content = b"".join(pieces)
         key = self._upstream.api_key
-        return content if key is None else key.redact_bytes(content)
+        return content if key is None else key.redact_json(content)
 
     async def _forward_plain(self, content: bytes, headers: dict[str, str]) -> web.StreamResponse:
         data = self._parsed(content)
@@ -139,7 +139,7 @@ class Exchange:
             live = reader.feed(piece) if piece else reader.close()
             if text := reader.take_text():
                 self._observer.delta(self._call, text)
-            if not live and reader.holding and self._clock() - written > _HELD_COMMENT_S:
+            if not live and reader.waiting and self._clock() - written > _HELD_COMMENT_S:
                 live = b": waiting\n\n"
             if live:
                 await out.write(live)
@@ -220,6 +220,11 @@ class Exchange:
     def _too_large(self) -> CallFailed:
         limit_mib = self._max_answer_bytes / 2**20
         return local_failure("upstream_error", 502, f"Model {where(self._upstream)} sent over {limit_mib:g} MiB")
+
+
+def _resource(request: web.BaseRequest) -> str:
+    """Return what follows the base URL: one of the paths that are served, and the query as it was sent."""
+    return request.raw_path.removeprefix("/v1").partition("#")[0]
 
 
 async def report_failure(live: LiveGrant, observer: CallObserver, call: ModelCall, failed: CallFailed) -> None:

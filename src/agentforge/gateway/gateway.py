@@ -15,9 +15,11 @@ from aiohttp import web
 from agentforge.errors.models import ModelRequestMalformed, RunTokenRejected
 from agentforge.gateway.calls import CALL_PATHS, read_call
 from agentforge.gateway.canonical import encode
-from agentforge.gateway.door import Door, serve
+from agentforge.gateway.door import Door, DoorLimits
 from agentforge.gateway.exchange import Exchange, report_failure
 from agentforge.gateway.failures import CallFailed, error_body
+from agentforge.gateway.pacing import most_door_connections
+from agentforge.gateway.seats import Seats
 from agentforge.gateway.tokens import TOKEN_PREFIX, LiveGrant, TokenTable, token_in
 from agentforge.gateway.types import CallObserver, EmbeddedModel, Grant
 from agentforge.gateway.upstreams import UpstreamPool
@@ -45,16 +47,17 @@ class Gateway:
         self._pool = UpstreamPool(embedded)
         self._tokens = TokenTable()
         self._doors: set[Door] = set()
+        self._seats = Seats(most_door_connections())
         self._max_request_bytes = max_request_bytes
         self._max_answer_bytes = max_answer_bytes
         self._clock = clock
         self._new_id = new_id
         self._new_token = new_token
 
-    async def open_door(self, listening: socket.socket, worker: str) -> Door:
+    async def open_door(self, listening: socket.socket, worker: str, limits: DoorLimits | None = None) -> Door:
         """Serve a worker on the listening socket it handed over; the socket belongs to the door from here on."""
-        runner = await serve(listening, partial(self._handle, worker), self._max_request_bytes)
-        door = Door(worker, runner, self._door_closing)
+        handler, limits = partial(self._handle, worker), limits or DoorLimits()
+        door = Door(worker, listening, handler, self._max_request_bytes, limits, self._seats, self._door_closing)
         self._doors.add(door)
         return door
 
@@ -102,11 +105,12 @@ class Gateway:
             live.calls.discard(task)
 
     async def _route(self, request: web.BaseRequest, live: LiveGrant) -> web.StreamResponse:
-        if request.method == "POST" and request.path in CALL_PATHS:
+        path = request.raw_path.partition("?")[0]  # as it was sent: what it would be decoded to goes nowhere
+        if request.method == "POST" and path in CALL_PATHS:
             return await self._call(request, live)
-        if request.method == "GET" and request.path == _MODELS_PATH:
+        if request.method == "GET" and path == _MODELS_PATH:
             return _models(live)
-        message = f"The gateway has no `{request.method} {request.path}`"
+        message = f"The gateway has no `{request.method[:20]} {path[:200]}`"
         return _error(404, ModelRequestMalformed.code, message)
 
     async def _call(self, request: web.BaseRequest, live: LiveGrant) -> web.StreamResponse:

@@ -1,5 +1,6 @@
 """Which headers pass: all that a native client sends and would see, but what belongs to one hop or is a key."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict
@@ -32,6 +33,8 @@ _NOT_RETURNED = _ONE_HOP | {
     "strict-transport-security",
 }
 _DECODED_HERE = ("gzip", "deflate")
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and bytes that are no UTF-8."""
 
 
 def sent_headers(headers: Mapping[str, str], token: str, key: Secret | None) -> CIMultiDict[str]:
@@ -42,7 +45,7 @@ def sent_headers(headers: Mapping[str, str], token: str, key: Secret | None) -> 
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items():
         lowered = name.lower()
-        if lowered in dropped or token in value:
+        if lowered in dropped or token in value or _UNSENDABLE.search(value):
             continue
         if lowered == "accept-encoding":
             value = _decodable(value)

@@ -2,14 +2,22 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-__all__ = ["PacedTcpConnector", "PacedUnixConnector", "Turns", "most_connections"]
+__all__ = [
+    "PacedTcpConnector",
+    "PacedUnixConnector",
+    "RequestPace",
+    "Turns",
+    "most_connections",
+    "most_door_connections",
+]
 
 _CONNECTING = 128
 """Connections to one address that are being made at the same time: fewer than any server lets wait to be accepted."""
@@ -17,6 +25,9 @@ _SLOW_S = 1.0
 _LEFT_FREE = 256
 """Descriptors that connections to upstreams leave to the rest of the process, besides the half for the workers'."""
 _FEWEST = 64
+_BURST_S = 2.0
+_WAIT_S = 5.0
+"""Seconds that a request of a worker may be held back; one that would have to wait longer is refused."""
 
 
 class Turns:
@@ -78,6 +89,39 @@ class PacedUnixConnector(_Paced, aiohttp.UnixConnector):
     def __init__(self, path: str, keepalive_s: float) -> None:
         super().__init__(path, limit=most_connections() or 0, keepalive_timeout=keepalive_s)
         self._turns = {}
+
+
+def most_door_connections() -> int | None:
+    """Return how many connections workers may have to the host, None for any number: half of its descriptors."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if limit == resource.RLIM_INFINITY else limit // 2
+
+
+class RequestPace:
+    """How many requests one worker may send: two seconds' worth at once, then as many as its rate allows.
+
+    A request that comes too early waits for a short while; when too many do, the next ones are refused.
+    """
+
+    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._clock = clock
+        self._room = self._most = per_s * _BURST_S
+        self._counted_at = clock()
+
+    def take(self) -> tuple[float, bool]:
+        """Count a request; return the seconds that it has to wait, and whether it is refused instead."""
+        now = self._clock()
+        self._room = min(self._most, self._room + (now - self._counted_at) * self._per_s)
+        self._counted_at = now
+        if self._room >= 1:
+            self._room -= 1
+            return 0.0, False
+        wait_s = (1 - self._room) / self._per_s
+        if wait_s > _WAIT_S:
+            return wait_s, True
+        self._room -= 1
+        return wait_s, False
 
 
 def most_connections() -> int | None:

@@ -1,7 +1,8 @@
 """A streamed answer as it arrives: what may go on at once, and what waits until the answer is recorded.
 
 Text goes on live. From the first tool-call delta on, and at the end of the answer, everything waits: its reader could
-act on it before it is recorded, and a crash would then repeat what was already done.
+act on it before it is recorded, and a crash would then repeat what was already done. Text that may become the
+endpoint's key waits for what follows it; an answer that tells the key is none.
 """
 
 from collections.abc import Mapping
@@ -9,8 +10,9 @@ from collections.abc import Mapping
 from agentforge.gateway.assembly import ChatAssembly, acts
 from agentforge.gateway.canonical import decode, encode
 from agentforge.gateway.failures import CallFailed, local_failure, rejected, where
+from agentforge.gateway.leaks import LeakWatch
 from agentforge.gateway.sse import SseEvent, SseParser
-from agentforge.gateway.types import Json, ModelResponse, Upstream
+from agentforge.gateway.types import Json, ModelResponse, Secret, Upstream
 from agentforge.gateway.usage import usage_in
 
 __all__ = ["StreamReader"]
@@ -26,6 +28,8 @@ class StreamReader:
         self._max_bytes = max_bytes
         self._parser = SseParser()
         self._assembly = ChatAssembly()
+        self._leaks = LeakWatch(upstream.api_key)
+        self._unsure = bytearray()
         self._raw = bytearray()
         self._held = bytearray()
         self._text: list[str] = []
@@ -34,6 +38,11 @@ class StreamReader:
         """The answer is complete."""
         self.failure: CallFailed | None = None
         """Set when the stream can't become a complete answer; nothing is fed after that."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something that came does not go on yet."""
+        return self.holding or bool(self._unsure)
 
     def feed(self, piece: bytes) -> bytes:
         """Take a piece; return what goes to the framework at once."""
@@ -59,7 +68,9 @@ class StreamReader:
         return bytes(live)
 
     def take_text(self) -> str:
-        """Return the text that came since the last call."""
+        """Return the text that came since the last call, but what waits for what follows it."""
+        if self._leaks.unsure and not self.ended:
+            return ""
         text = "".join(self._text)
         self._text.clear()
         return text
@@ -76,8 +87,7 @@ class StreamReader:
     def _take(self, event: SseEvent, live: bytearray) -> None:
         raw, data = event.raw, event.data
         if (key := self._upstream.api_key) is not None:
-            raw = key.redact_bytes(raw)
-            data = None if data is None else key.redact_bytes(data)
+            raw, data = _redacted(event, key)
         self._raw += raw
         if data is None:
             live += raw  # a comment: keeps the connection alive, is nothing to act on
@@ -93,13 +103,19 @@ class StreamReader:
             live += raw
             return
         self._add(chunk)
+        self._unsure += raw
         if self.holding or self._must_wait(chunk):
             self.holding = True
-            self._held += raw
-        else:
-            live += raw
+            self._release(self._held)
+        elif not self._leaks.unsure:
+            self._release(live)
+
+    def _release(self, into: bytearray) -> None:
+        into += self._unsure
+        self._unsure.clear()
 
     def _end(self, raw: bytes) -> None:
+        self._release(self._held)
         self._held += raw
         if self._assembly.chunks:
             self.ended = True
@@ -119,8 +135,13 @@ class StreamReader:
     def _add(self, chunk: dict[str, Json]) -> None:
         try:
             self._assembly.add(chunk)
+            self._leaks.take(chunk.get("choices"))
         except (ValueError, TypeError, AttributeError):
             self._fail("broken_stream", "sent an event that is no part of a chat completion")
+            return
+        if self._leaks.told:
+            self._text.clear()
+            self._fail("upstream_error", "told its own API key in the answer")
             return
         for choice in chunk.get("choices") or []:
             delta = choice.get("delta") or {}
@@ -139,3 +160,13 @@ class StreamReader:
             self.failure = local_failure("broken_stream", 502, message)
         else:
             self.failure = local_failure("upstream_error", 502, message)
+
+
+def _redacted(event: SseEvent, key: Secret) -> tuple[bytes, bytes | None]:
+    """Return an event and its data without the key."""
+    if event.data is None:
+        return key.redact_bytes(event.raw), None
+    data = key.redact_json(event.data)
+    if data == event.data:
+        return key.redact_bytes(event.raw), data
+    return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n", data

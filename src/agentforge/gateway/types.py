@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from agentforge.gateway.canonical import Json, decode
+from agentforge.gateway.canonical import Json, decode, encode
 
 __all__ = [
     "CallObserver",
@@ -72,6 +72,25 @@ class Secret:
         if len(self._value) < SHORTEST_REDACTED:
             return data
         return data.replace(self._value.encode(), REDACTED.encode())
+
+    def redact_json(self, data: bytes) -> bytes:
+        """Return `data` with the key replaced, also where JSON writes it with escapes; then it is JSON anew."""
+        data = self.redact_bytes(data)
+        if len(self._value) < SHORTEST_REDACTED or not (b"\\u" in data or b"\\/" in data):
+            return data
+        try:
+            value = decode(data)
+        except ValueError:
+            return data
+        clean = self._redact_value(value)
+        return data if clean == value else encode(clean)
+
+    def _redact_value(self, value: Json) -> Json:
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, dict):
+            return {self.redact(name): self._redact_value(each) for name, each in value.items()}
+        return [self._redact_value(each) for each in value] if isinstance(value, list) else value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other._value == self._value
