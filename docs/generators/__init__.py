@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from agentforge import __version__
+from generators.attacks import attacks, attacks_counted
 from generators.command_line import cli
 from generators.exports import run_export, run_export_schema
 from generators.http_api import api, openapi
@@ -16,6 +17,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "adapter": adapter,
     "agent": agent,
     "api": api,
+    "attacks": attacks,
+    "attacks_counted": attacks_counted,
     "cli": cli,
     "errors": errors,
     "features": features,

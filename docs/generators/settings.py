@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from agentforge.config.agent_file import AgentFile, Limits, Native, Tool
+from agentforge.config.agent_file import AgentFile, Limits, Native, Permissions, Tool
 from agentforge.config.project_file import ModelConfig, ProjectConfig
 from agentforge.config.settings import ModelSettings
 from agentforge.frameworks import Capability, Manifest, ReleaseRange, TestedRelease
@@ -33,6 +33,7 @@ def agent() -> str:
         ("## The file", AgentFile),
         ("## `settings`", ModelSettings),
         ("## `tools[]`", Tool),
+        ("## `permissions`", Permissions),
         ("## `limits`", Limits),
         ("## `native`", Native),
     ]

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentforge.config import load_agent, load_agent_value, reading
+from agentforge.config import load_agent, load_agent_value, reading, snapshot
 from agentforge.config.yaml_source import parse_yaml
 from agentforge.errors.config import ConfigError, FileMissingError
 
@@ -64,7 +64,7 @@ def test_the_agent_file_of_the_contract_is_read(folder):
     assert agent.frameworks == ("langchain",)
     assert agent.settings == {"temperature": 0, "max_tokens": 300, "top_p": 1, "seed": 7}
     (tool,) = agent.tools
-    assert (tool.file, tool.function, tool.name) == ("tools.py", "total_for", "total_for")
+    assert (tool.file, tool.function, tool.known_as) == ("tools.py", "total_for", "total_for")
     assert (tool.idempotent, tool.approval, tool.timeout_s, tool.on_error) == (True, "never", 20, "fail")
     assert agent.file.output is not None
     assert agent.file.limits.cost_usd == 0.05
@@ -79,6 +79,25 @@ def test_what_is_not_said_has_its_default(folder):
     assert (agent.tools, agent.file.sandbox, agent.file.files) == ((), None, None)
     agent = loaded(folder, SMALL + "tools: [{python: tools.py:total_for}]\n")
     assert (agent.tools[0].timeout_s, agent.tools[0].idempotent, agent.tools[0].on_error) == (60, False, "fail")
+
+
+@pytest.mark.feature("AF-148")
+def test_a_tool_may_be_code_that_the_model_writes(folder):
+    agent = loaded(folder, SMALL + "tools: [{code: python}, {code: python, name: sandbox, on_error: fail}]\n")
+    first, second = agent.tools
+    assert (first.code, first.known_as, first.timeout_s, first.idempotent) == ("python", "run_python", 60, False)
+    assert (first.on_error, second.on_error, second.known_as) == ("tell", "fail", "sandbox")
+    assert (first.file, first.function, agent.functions) == ("", "", ())
+    again = load_agent_value(agent.spec(), folder)
+    assert again.spec() == agent.spec()
+    assert again.tools == agent.tools
+
+
+def test_an_agent_whose_tools_are_all_code_is_its_file_alone(folder):
+    (folder / "other.txt").write_text("not the agent's")
+    assert set(snapshot(loaded(folder, SMALL + "tools: [{code: python}]\n")).files) == {"agent.yaml"}
+    mixed = loaded(folder, SMALL + "tools: [{code: python}, {python: tools.py:total_for}]\n")
+    assert set(snapshot(mixed).files) == {"agent.yaml", "tools.py", "other.txt"}
 
 
 def test_one_text_may_stand_for_a_list(folder):
@@ -195,7 +214,7 @@ def test_functions_are_looked_for_without_running_code(folder):
 @pytest.mark.parametrize("code", ["from x import *\n", "globals()['f'] = 1\n", "def broken(:\n", "\0"])
 def test_what_can_not_be_told_without_running_is_left_to_the_worker(folder, code):
     (folder / "tools.py").write_text(code)
-    assert loaded(folder, SMALL + "tools: [{python: 'tools.py:f'}]\n").tools[0].name == "f"
+    assert loaded(folder, SMALL + "tools: [{python: 'tools.py:f'}]\n").tools[0].known_as == "f"
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

@@ -138,3 +138,82 @@ async def test_a_host_that_stops_is_told_of_and_not_started_again(tmp_path: Path
                 async for _ in forge.attach("r1").watch():
                     pass
         assert (raised.value.code, len(asked)) == ("AF706", 1)
+
+
+def reply(status: str, value: object) -> str:
+    body = json.dumps(value)
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+
+
+def lacking(*names: str) -> str:
+    problem = {"code": "AF614", "message": "not set", "details": {"variables": [*names]}, "exit_code": 1}
+    return reply("422 Unprocessable", problem)
+
+
+def sent(request: str) -> set[str]:
+    return set(json.loads(request.partition("\r\n\r\n")[2])["variables"])
+
+
+async def test_secrets_that_a_host_lacks_are_sent_and_from_then_on_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONE_KEY", "1")
+    monkeypatch.setenv("TWO_KEY", "2")
+
+    def answer(number: int, path: str) -> str:
+        return lacking("ONE_KEY") if number == 1 else reply("201 Created", RESULT)
+
+    async with host(tmp_path, answer) as asked, Forge(tmp_path) as forge:
+        for _ in range(2):
+            assert (await forge.run("agent.yaml", "x")).output == "done"
+        await forge.attach("r1").answer("approve")
+        assert [sent(request) & {"ONE_KEY", "TWO_KEY"} for request in asked] == [set(), *[{"ONE_KEY"}] * 3]
+        keys = [line for head in asked[:2] for line in head.splitlines() if line.lower().startswith("idempotency-key")]
+        assert len(set(keys)) == 1
+
+
+async def test_a_secret_that_is_not_set_here_either_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONE_KEY", "1")
+    monkeypatch.delenv("TWO_KEY", raising=False)
+    async with host(tmp_path, lambda *_: lacking("ONE_KEY", "TWO_KEY")) as asked, Forge(tmp_path) as forge:
+        with pytest.raises(AgentForgeError) as raised:
+            await forge.run("agent.yaml", "x")
+        assert (raised.value.code, len(asked)) == ("AF614", 2)
+        assert [sent(request) & {"ONE_KEY", "TWO_KEY"} for request in asked] == [set(), {"ONE_KEY"}]
+
+
+@pytest.mark.parametrize("names", [None, "ONE_KEY", [1, ["ONE_KEY"]], {"ONE_KEY": 1}])
+async def test_a_host_that_says_nothing_sensible_gets_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: object
+) -> None:
+    monkeypatch.setenv("ONE_KEY", "1")
+    problem = {"code": "AF614", "message": "not set", "details": {"variables": names}, "exit_code": 1}
+    async with host(tmp_path, lambda *_: reply("422 No", problem)) as asked, Forge(tmp_path) as forge:
+        with pytest.raises(AgentForgeError):
+            await forge.run("agent.yaml", "x")
+        assert len(asked) == 1
+
+
+async def test_a_server_elsewhere_gets_no_variable_that_it_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONE_KEY", "1")
+    elsewhere = link.Link(tmp_path, url="http://127.0.0.1:1", background=False)
+    assert not elsewhere._can_send(["ONE_KEY"])
+    assert "ONE_KEY" not in elsewhere.variables()
+
+
+async def test_runs_that_were_left_get_the_secrets_that_they_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONE_KEY", "1")
+
+    def answer(number: int, path: str) -> str:
+        names = ["ONE_KEY"] if number == 1 else ["GONE_KEY"]
+        return reply("200 OK", {"runs": [], "lacking": [], "variables": names})
+
+    async with host(tmp_path, answer) as asked, Forge(tmp_path) as forge:
+        assert await forge.resume_all() == []
+        assert [sent(request) & {"ONE_KEY", "GONE_KEY"} for request in asked] == [set(), {"ONE_KEY"}]

@@ -29,9 +29,9 @@ class Refusing:
         """Do a request."""
         return await request(self)
 
-    def variables(self) -> dict[str, str]:
-        """Return what goes along with a run."""
-        return {}
+    async def ask_with_variables(self, request: Callable[["Refusing", dict[str, str]], Awaitable[Any]]) -> Any:
+        """Do a request that variables go along with."""
+        return await request(self, {})
 
     async def stream(self, method: str, path: str, body: dict[str, Any]) -> AsyncGenerator[tuple[str, Any], None]:
         """Refuse a build."""

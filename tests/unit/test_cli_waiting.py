@@ -52,6 +52,25 @@ def test_of_several_interrupts_each_is_named(capsys: pytest.CaptureFixture[str])
     ]
 
 
+CODE = "import os\n\tos.remove('a')  # \x1b[8mhidden\x1b[0m \u202egnp.exe\r"
+
+
+def test_all_of_what_is_to_be_approved_is_shown_and_nothing_that_a_terminal_acts_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = {"name": "run_python", "arguments": {"code": CODE, "n": [1, "\x07"], "one": "line\x1b[2K"}}
+    say_waiting({"run_id": "r1", "interrupts": [{**APPROVAL, "data": data}]})
+    assert capsys.readouterr().err.splitlines() == [
+        "run r1 waits: why",
+        "  code:",
+        "    import os",
+        "    \tos.remove('a')  # \\x1b[8mhidden\\x1b[0m \\u202egnp.exe\\r",
+        '  n: [1, "\\u0007"]',
+        "  one: line\\x1b[2K",
+        "hint: agentforge runs answer r1 approve | reject [REASON] | fail",
+    ]
+
+
 @pytest.mark.parametrize(
     ("waits", "words", "sent"),
     [

@@ -19,6 +19,7 @@ framework: [langchain, "crewai==1.2.3"]
 limits: {steps: 3}
 """
 NATIVE = "{name: crew, native: {framework: crewai@1, entrypoint: 'my.crew:make'}}"
+CODING = "{name: a, instructions: b, tools: [{code: python, name: c}], permissions: {code: ask, secrets: [A_KEY]}}"
 
 
 def test_the_published_schemas_are_those_of_the_code(tmp_path):
@@ -40,7 +41,7 @@ def test_a_schema_is_valid_and_describes_every_key(schema):
             assert description.strip().endswith((".", ")")), key
 
 
-@pytest.mark.parametrize("text", [PORTABLE, NATIVE])
+@pytest.mark.parametrize("text", [PORTABLE, NATIVE, CODING])
 def test_the_schema_takes_what_the_loader_takes(text):
     value = yaml.safe_load(text)
     AgentFile.model_validate(value)
@@ -56,6 +57,10 @@ def test_the_schema_takes_what_the_loader_takes(text):
         "{name: a, instructions: b, temperature: 1}",
         "{name: a, instructions: b, settings: {temperature: 3}}",
         "{name: a, instructions: b, framework: 1}",
+        "{name: a, instructions: b, tools: [{idempotent: true}]}",
+        "{name: a, instructions: b, tools: [{python: 'a.py:f', code: python}]}",
+        "{name: a, instructions: b, tools: [{python: 'a.py:f', name: g}]}",
+        "{name: a, instructions: b, tools: [{code: ruby}]}",
     ],
 )
 def test_the_schema_refuses_what_the_loader_refuses(text):

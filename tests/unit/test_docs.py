@@ -14,7 +14,7 @@ DOCS = ROOT / "docs"
 CODE = [ROOT / "src", *(ROOT / "packages" / name for name in ("worker", "adapters"))]
 HEADINGS = ["## What happened", "## Why", "## What to do"]
 EVENT_KIND = re.compile(
-    r'"((?:run|attempt|step|model|tool|message|handoff|log|checkpoint|interrupt|replay|effect)\.[a-z]+)"'
+    r'"((?:run|attempt|step|model|tool|message|handoff|log|checkpoint|interrupt|replay|effect|connection)\.[a-z]+)"'
 )
 NOT_EVENTS = {
     "run.start",

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from agentforge.engine.allowance import Allowance, Backlog
 from agentforge.engine.feed import Feed
+from agentforge.errors.sandbox import OutputExceeded
+from agentforge.sandbox import Limits
 from agentforge.store import AgentVersion, AgentVersionId, Event, ProjectId, Run, RunChanges, RunId, open_store
 
 pytestmark = pytest.mark.feature("AF-076")
 
 
-async def _feed(folder: Path) -> tuple[Feed, object]:
+async def _feed(folder: Path, backlog: Backlog | None = None) -> tuple[Feed, object]:
     store = open_store(folder / "state.db")
     await store.open()
     lease = await store.acquire_lease(ProjectId("p"), "test")
@@ -29,7 +32,7 @@ async def _feed(folder: Path) -> tuple[Feed, object]:
         created_at=0.0,
     )
     await store.create_run(run)
-    return Feed(store, run.run_id, lease.epoch, lambda: 1.0), store
+    return Feed(store, run.run_id, lease.epoch, lambda: 1.0, backlog=backlog), store
 
 
 async def test_a_watcher_that_caught_up_waits_for_the_last_event_while_it_is_committed(tmp_path: Path) -> None:
@@ -166,4 +169,50 @@ async def test_events_of_a_failed_commit_come_with_the_next_one(
     await feed.flush()
     await feed.finish({"status": "succeeded"}, [("run.finished", {})])
     assert [event.kind async for event in feed.watch()] == ["run.started", "run.finished"]
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_what_waits_to_be_recorded_is_counted_until_it_is(tmp_path: Path) -> None:
+    backlog = Backlog()
+    feed, store = await _feed(tmp_path, backlog=backlog)
+    feed.emit("log.written", {"stream": "stdout", "text": "x" * 1000})
+    feed.emit("log.written", {"stream": "stdout", "text": "x" * 1000})
+    assert 2000 < backlog.bytes < 2200
+    await feed.flush()
+    assert backlog.bytes == 0
+    feed.emit("log.written", {"stream": "stdout", "text": "x" * 1000})
+    feed.close()
+    assert backlog.bytes == 0
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_large_events_leave_memory_early_and_are_still_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentforge.engine.feed._KEPT_BYTES", 5000)
+    feed, store = await _feed(tmp_path)
+    for number in range(30):
+        feed.emit("log.written", {"stream": "stdout", "text": f"{number:1000}"})
+        await feed.flush()
+    assert len(feed._committed) <= 5
+    assert len(feed._sizes) <= 5
+    await feed.finish({"status": "succeeded"}, [("run.finished", {})])
+    assert [event.seq async for event in feed.watch()] == list(range(1, 32))
+    await store.close()  # type: ignore[attr-defined]
+
+
+async def test_a_run_that_may_write_no_more_writes_its_end(tmp_path: Path) -> None:
+    told: list[OutputExceeded] = []
+    feed, store = await _feed(tmp_path)
+    feed.allowance = Allowance(told.append)
+    feed.allowance.limits = Limits(events=3)
+    for number in range(6):
+        feed.emit("step.started", {"step": number})
+        feed.emit("message.delta", {"call_id": "c", "text": "the model's own words are not counted"})
+    await feed.finish({"status": "failed"}, [("run.finished", {})])
+    kinds = [event.kind async for event in feed.watch()]
+    assert kinds.count("step.started") == 3
+    assert kinds.count("message.delta") == 6
+    assert kinds[-1] == "run.finished"
+    assert [error.code for error in told] == ["AF447"] * 3
     await store.close()  # type: ignore[attr-defined]

@@ -74,8 +74,8 @@ def test_an_event_shows_its_time_in_utc() -> None:
         ("7", {"type": "string"}, "7"),
     ],
 )
-def test_an_answer_becomes_the_value_that_its_schema_describes(output: Any, schema: Any, value: Any) -> None:
-    assert checked_output(output, schema) == value
+async def test_an_answer_becomes_the_value_that_its_schema_describes(output: Any, schema: Any, value: Any) -> None:
+    assert await checked_output(output, schema) == value
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_answer_becomes_the_value_that_its_schema_describes(output: Any, sche
         (None, {"type": "object"}, "`$`"),
     ],
 )
-def test_an_answer_that_does_not_match_names_the_place(output: Any, schema: Any, words: str) -> None:
+async def test_an_answer_that_does_not_match_names_the_place(output: Any, schema: Any, words: str) -> None:
     with pytest.raises(OutputMismatch) as raised:
-        checked_output(output, schema)
+        await checked_output(output, schema)
     assert words in raised.value.message

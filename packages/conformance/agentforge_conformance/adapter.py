@@ -96,6 +96,11 @@ class AdapterSuite:
             await lab.start()
             yield lab
 
+    @pytest.fixture
+    def place(self, lab: Lab) -> Path:
+        """A folder that the worker may read and write: for native agents, and what they leave."""
+        return lab.place()
+
     @pytest.fixture(scope="class")
     @classmethod
     def first(cls, lab: Lab) -> TrialRun:
@@ -404,11 +409,12 @@ class AdapterSuite:
         assert any(line.startswith("connects to") for line in first.logs)
 
     async def test_nothing_is_written_outside_home_and_workspace(
-        self, lab: Lab, first: TrialRun, tmp_path_factory: pytest.TempPathFactory
+        self, lab: Lab, release: Release, first: TrialRun, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         tests = str(tmp_path_factory.getbasetemp())  # where tools of other tests leave their marks
-        own = (str(lab.trial.worker.home.parent), str(first.workspace.parent), os.devnull, "/proc/self/", tests)
-        assert [path for path in lab.observed("write") if not path.startswith(own)] == []
+        own = ("/home/agent/", "/tmp/", str(first.workspace.parent), os.devnull, "/proc/self/", tests)
+        adapter = str(release.framework.folder)
+        assert [path for path in lab.observed("write") if path.startswith(adapter) or not path.startswith(own)] == []
 
     async def test_no_other_machine_is_spoken_to(self, lab: Lab, first: TrialRun) -> None:
         assert [place for place in lab.observed("connect") if "127.0.0.1" not in place] == []

@@ -18,7 +18,8 @@ import platformdirs
 
 from agentforge.environments import CheckReport, Environment, EnvironmentRequest, Environments
 from agentforge.frameworks import Release
-from agentforge.workers import AdapterCode, Trial, TrialRun, WorkerSpec
+from agentforge.sandbox import Fence, sandbox_for
+from agentforge.workers import AdapterCode, Trial, TrialRun, WorkerSpec, Workspaces
 from agentforge_conformance.scripted_model import RecordedRequest, ScriptedModel
 from agentforge_worker.tools import describe
 from agentforge_worker.wire import ErrorCode, RpcError
@@ -147,6 +148,10 @@ class Lab:
         self.warnings[agent_id] = opened["warnings"]
         return agent_id
 
+    def place(self) -> Path:
+        """Return a folder of its own that the worker may read and write: for native agents and what they leave."""
+        return self.trial.folder(f"place-{next(self._numbers)}")
+
     async def open_native(self, root: Path, entrypoint: str) -> str:
         """Open a native agent, `module:attribute` in a folder; returns its id."""
         agent_id = f"native-{next(self._numbers)}"
@@ -188,9 +193,16 @@ async def open_lab(release: Release, python: Path, variables: Mapping[str, str] 
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         model = await stack.enter_async_context(ScriptedModel())
-        watch = {"PYTHONPATH": str(_HERE / "observer"), "AGENTFORGE_OBSERVATIONS": str(folder / "seen.jsonl")}
+        sandbox, seen = sandbox_for("standard"), Workspaces(folder)
+        group, user = seen.group("seen", sandbox)
+        observations = seen.open("seen", "worker", sandbox) / "seen.jsonl"
+        observer = _HERE / "observer"
+        watch = {"PYTHONPATH": str(observer), "AGENTFORGE_OBSERVATIONS": str(observations)}
         added = {**framework.telemetry, **framework.env, **watch, **variables}
-        spec = WorkerSpec("agent", str(python), python, "sample", adapter, added, label=release.reference)
+        fence = Fence(reads=(observer,), writes=(group,))
+        spec = WorkerSpec(
+            "agent", str(python), python, "sample", adapter, added, fence=fence, user=user, label=release.reference
+        )
         hanging = asyncio.Event()
 
         async def wait(arguments: dict[str, Json]) -> Json:
@@ -200,7 +212,7 @@ async def open_lab(release: Release, python: Path, variables: Mapping[str, str] 
         tools = {"add": _body(add), "total_for": _body(total_for), "explode": _body(explode), "hang": wait}
         tools["interrupt"] = _body(interrupt)
         trial = await stack.enter_async_context(Trial(spec, model.base_url, tools))
-        yield Lab(model, trial, folder / "seen.jsonl", hanging)
+        yield Lab(model, trial, observations, hanging)
 
 
 async def built_python(release: Release) -> Path:

@@ -126,12 +126,15 @@ class Forge:
             "input": input,
             "base_dir": str(Path.cwd()),
             "labels": dict(labels or {}),
-            "variables": self.variables(),
             **options,
         }
         headers = {"Idempotency-Key": submit_key or uuid.uuid4().hex}  # sent twice, it is one run all the same
         waits = iter([wait_s])  # once: after a host's end `RunHandle.result` waits, which knows of progress
-        return dict(await self.link.ask(lambda host: host.post("/v1/runs", body, headers, wait_s=next(waits, None))))
+
+        async def post(host: Connection, variables: dict[str, str]) -> Any:
+            return await host.post("/v1/runs", {**body, "variables": variables}, headers, wait_s=next(waits, None))
+
+        return dict(await self.link.ask_with_variables(post))
 
     def attach(self, run_id: str) -> "RunHandle":
         """Return a handle to a run that was started elsewhere."""
@@ -143,8 +146,7 @@ class Forge:
         Some may have ended since the host started. Those that can't go on yet, because this process lacks a variable
         that their model needs, are handles too: `resume` says what is missing.
         """
-        body = {"variables": self.variables()}
-        answer = await self.link.ask(lambda host: host.post("/v1/runs/resume", body))
+        answer = await self.link.ask(lambda _: self.link.resume_left())
         return [self.attach(run["run_id"]) for run in (*answer["runs"], *answer["lacking"])]
 
     async def import_run(self, path: str | Path) -> "RunHandle":
@@ -218,7 +220,7 @@ class RunHandle:
 
     async def resume(self) -> RunResult:
         """Have the run go on: one that a host left, that failed, that was rolled back or imported. Returns at once."""
-        return RunResult.from_dict(await self._post("resume", variables=self._link.variables()))
+        return RunResult.from_dict(await self._post_with_variables("resume"))
 
     async def answer(self, decision: str, value: Any = None, interrupt: str | None = None) -> RunResult:
         """Answer what the run waits for, and have it go on. Returns at once.
@@ -227,8 +229,8 @@ class RunHandle:
         call that was in flight with `"retry"`, `("result", value)` or `"fail"`; the interrupt's `answers` has them.
         `interrupt` is needed if several are open. Raises AF712 if the answer is none that fits.
         """
-        sent = {"decision": decision, "value": value, "interrupt": interrupt, "variables": self._link.variables()}
-        return RunResult.from_dict(await self._post("answer", **sent))
+        sent = {"decision": decision, "value": value, "interrupt": interrupt}
+        return RunResult.from_dict(await self._post_with_variables("answer", **sent))
 
     async def checkpoints(self, voided: bool = False) -> list[dict[str, Any]]:
         """Return the run's checkpoints, one an effect; with `voided` also those of ways that it has left."""
@@ -256,7 +258,7 @@ class RunHandle:
         sent = {key: value for key, value in (("at", at), ("input", input), ("on", on)) if value is not None}
         if edit is not ...:
             sent["edit"] = edit
-        run = await self._post("fork", **sent, variables=self._link.variables())
+        run = await self._post_with_variables("fork", **sent)
         return RunHandle(self._link, run["run_id"])
 
     async def replay(self, agent: str | Path | None = None) -> dict[str, Any]:
@@ -265,7 +267,7 @@ class RunHandle:
         With `agent` an edited agent takes the place of the recorded one. The run stays as it is.
         """
         sent = {"agent": None if agent is None else str(agent), "base_dir": str(Path.cwd())}
-        return await self._post("replay", **sent, variables=self._link.variables())
+        return await self._post_with_variables("replay", **sent)
 
     async def diff(self, other: "str | RunHandle") -> dict[str, Any]:
         """Return where this run and another one differ, effect by effect."""
@@ -276,6 +278,12 @@ class RunHandle:
         """Write the run with its journal and agent into one file, for `Forge.import_run` on any machine."""
         data = await self._link.ask(lambda host: host.get_bytes(f"{self._path}/export"))
         await asyncio.to_thread(Path(path).write_bytes, data)
+
+    async def _post_with_variables(self, verb: str, **body: Any) -> dict[str, Any]:
+        async def post(host: Connection, variables: dict[str, str]) -> Any:
+            return await host.post(f"{self._path}/{verb}", {**body, "variables": variables})
+
+        return dict(await self._link.ask_with_variables(post, repeatable=False))
 
     async def _post(self, verb: str, **body: Any) -> dict[str, Any]:
         return dict(await self._link.ask(lambda host: host.post(f"{self._path}/{verb}", body), repeatable=False))

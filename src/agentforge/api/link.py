@@ -19,6 +19,7 @@ from agentforge.config import names_to_send
 from agentforge.errors import AgentForgeError, ErrorInfo
 from agentforge.errors.host import HostAlreadyRuns, HostGone, RemoteError
 from agentforge.errors.runs import HostStopped
+from agentforge.errors.tools import SecretMissing
 
 __all__ = ["MOST_DEATHS", "Link"]
 
@@ -51,6 +52,8 @@ class Link:
         self._background = background and not self._alone
         self._inline: InlineHost | None = None
         self._finding = asyncio.Lock()
+        self._asked_for: set[str] = set()
+        """Names of secrets that the host has asked for."""
         self._host: _Found
 
     async def open(self) -> None:
@@ -71,8 +74,36 @@ class Link:
             await asyncio.to_thread(self._inline.leave)
 
     def variables(self) -> dict[str, str]:
-        """Return what of this process's environment goes along with a run: see `config.names_to_send`."""
-        return {name: os.environ[name] for name in names_to_send(self.root, os.environ)}
+        """Return what of this process's environment goes along with a run.
+
+        That is `config.names_to_send`, and the secrets of agents once the host has asked for them.
+        """
+        names = names_to_send(self.root, os.environ) | (self._asked_for & set(os.environ))
+        return {name: os.environ[name] for name in names}
+
+    async def ask_with_variables(
+        self, request: Callable[[Connection, dict[str, str]], Awaitable[T]], *, repeatable: bool = True
+    ) -> T:
+        """Do a request that takes the variables; once more if the agent turns out to need secrets besides.
+
+        Only the host reads agent files. For most of them that is the end of it; where one has secrets, its host refuses
+        the first request and says their names.
+        """
+        while True:
+            try:
+                return await self.ask(lambda host: request(host, self.variables()), repeatable=repeatable)
+            except AgentForgeError as error:
+                if error.code != SecretMissing.code or not self._can_send(error.details.get("variables")):
+                    raise
+
+    def _can_send(self, names: object) -> bool:
+        """Take note of the names that a host lacks; whether there are new ones to send. None go to a server."""
+        found = {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+        new = (found & set(os.environ)) - self._asked_for
+        if self._url is not None or not new:
+            return False
+        self._asked_for |= new
+        return True
 
     async def ask(self, request: Callable[[Connection], Awaitable[T]], *, repeatable: bool = True) -> T:
         """Do a request, with a new host if this one has ended.
@@ -170,7 +201,14 @@ class Link:
         What is wrong with a run is told to who asks for that run.
         """
         with suppress(AgentForgeError):
-            await self.connection.post("/v1/runs/resume", {"variables": self.variables()})
+            await self.resume_left()
+
+    async def resume_left(self) -> dict[str, Any]:
+        """Have the host go on with all that an earlier one left: {runs, lacking, variables}."""
+        while True:
+            answer = dict(await self.connection.post("/v1/runs/resume", {"variables": self.variables()}))
+            if not self._can_send(answer.get("variables")):
+                return answer
 
 
 class _Deaths:

@@ -48,6 +48,8 @@ class RunResult:
     """How many workers have tried it."""
     replayed_effects: int
     """Effects that were answered from the journal in place of being done again."""
+    sandbox: str
+    """The level of the sandbox that was in force."""
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -84,5 +86,6 @@ class RunResult:
             interrupts=list(data.get("interrupts", ())),
             attempts=data.get("attempts", 0),
             replayed_effects=data.get("replayed_effects", 0),
+            sandbox=data.get("sandbox", ""),
             raw=data,
         )

@@ -31,7 +31,8 @@ class Keys(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     variables: dict[str, str] = Field(
-        default_factory=dict, description="Environment variables that the configuration refers to; never stored."
+        default_factory=dict,
+        description="Environment variables that the configuration refers to, and the agent's secrets; never stored.",
     )
 
 
@@ -112,7 +113,7 @@ def _add_starting(routes: APIRouter, engine: Engine, stopping: Callable[[], bool
     @routes.post("/resume", summary="Go on with the runs that an earlier host left", **documented(ResumedRuns))
     async def resume_all(request: Keys) -> JsonAnswer:
         runs = await engine.resume_all(request.variables)
-        answer: dict[str, list[dict[str, Any]]] = {"runs": [], "lacking": []}
+        answer: dict[str, list[Any]] = {"runs": [], "lacking": [], "variables": engine.recovery.lacking_secrets}
         for run in runs:
             goes_on = run.status not in _UNDER_WAY or engine.is_active(run.run_id)
             answer["runs" if goes_on else "lacking"].append(summary_json(run))

@@ -139,6 +139,7 @@ class ResumedRuns(BaseModel):
 
     runs: list[RunSummary] = Field(description="Those that went on; some may have ended since, or wait.")
     lacking: list[RunSummary] = Field(description="Those that can't go on yet: `resume` of one says why.")
+    variables: list[str] = Field(description="Names of secrets that those lack: sent along, they go on.")
 
 
 class CheckpointSummary(BaseModel):

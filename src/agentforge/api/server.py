@@ -110,7 +110,11 @@ class HostServer:
 
         def engine() -> Engine:
             return Engine(
-                self._place.root, embedded=embedded, catalogue_folders=self._catalogue_folders, environ=self._environ
+                self._place.root,
+                embedded=embedded,
+                catalogue_folders=self._catalogue_folders,
+                environ=self._environ,
+                private=(self._place.socket.parent,),
             )
 
         try:

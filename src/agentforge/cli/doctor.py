@@ -138,8 +138,42 @@ def _host(name: str, project: Path) -> Finding:
 
 
 def _sandbox(name: str, project: Path) -> Finding:
-    message = "workers are processes with an environment of their own, but not fenced in yet: runs show `none`"
-    return Finding(name, "warning", message, "Run only agents and tools that you trust with your account's files.")
+    from agentforge.config import find_project, load_policies, load_project
+    from agentforge.errors.sandbox import SandboxUnavailable
+    from agentforge.sandbox import sandbox_for
+
+    level = load_project(find_project(project)).config.sandbox.level
+    demands = [f"`{file}` demands `{policy.sandbox.minimum}`" for file, policy in load_policies().items()]
+    try:
+        sandbox = sandbox_for("standard")
+    except SandboxUnavailable as error:
+        state: Literal["warning", "failed"] = "warning" if level == "none" else "failed"
+        return Finding(name, state, error.message, error.hint)
+    said = "; ".join([f"{sandbox.name} works, agents of this project run at level `{level}`", *demands])
+    if level == "none":
+        hint = "Remove `level` from `[sandbox]` unless you trust every agent with all that you may do."
+        return Finding(name, "warning", said, hint)
+    return Finding(name, "ok", said)
+
+
+def _limits(name: str, project: Path) -> Finding:
+    """Say what holds workers to each limit, for a host that is started as this command was."""
+    from agentforge.config import find_project, load_project
+    from agentforge.sandbox import mechanisms
+    from agentforge.sandbox.cgroups import Cgroups
+
+    loaded = load_project(find_project(project))
+    cgroups = Cgroups.find(loaded.state_dir)
+    holds: dict[str, list[str]] = {}
+    for limit, mechanism in mechanisms(loaded.config.sandbox.level, cgroups.held).items():
+        holds.setdefault(mechanism, []).append(limit)
+    unheld = holds.pop("none", [])
+    said = "; ".join(f"{mechanism}: {', '.join(limits)}" for mechanism, limits in holds.items())
+    said += f" ({cgroups.why})" if cgroups.why else ""
+    if unheld:
+        hint = "Install `prlimit`, which is part of util-linux."
+        return Finding(name, "warning", f"{said}; nothing holds {', '.join(unheld)}", hint)
+    return Finding(name, "ok", said)
 
 
 _CHECKS: dict[str, Check] = {
@@ -150,4 +184,5 @@ _CHECKS: dict[str, Check] = {
     "model": _model,
     "host": _host,
     "sandbox": _sandbox,
+    "limits": _limits,
 }

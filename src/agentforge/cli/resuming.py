@@ -26,8 +26,7 @@ def resume_all(project: Path, *, as_json: bool, detach: bool) -> None:
     began = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     async def work(forge: "Forge") -> list[str]:
-        body = {"variables": forge.variables()}
-        left = await forge.connection.post("/v1/runs/resume", body)
+        left = await forge.link.resume_left()
         # What ended before is no news: the host was not started by this command.
         runs = [run for run in left["runs"] if (run["finished_at"] or began) >= began]
         if not runs and not left["lacking"]:

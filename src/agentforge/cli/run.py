@@ -151,8 +151,12 @@ async def _one(
 
 async def prepare(forge: Any, agent: str, framework: str | None, progress: Progress) -> None:
     """Have the host build what the agent needs, showing how far it is."""
-    body = {"agent": agent, "on": framework, "base_dir": str(Path.cwd()), "variables": forge.variables()}
-    await forge.link.ask(lambda host: progress.build(host.stream("POST", "/v1/environments", body)))
+    body = {"agent": agent, "on": framework, "base_dir": str(Path.cwd())}
+
+    async def build(host: Any, variables: dict[str, str]) -> Any:
+        return await progress.build(host.stream("POST", "/v1/environments", {**body, "variables": variables}))
+
+    await forge.link.ask_with_variables(build)
 
 
 def _never_started(agent: str, framework: str | None, info: ErrorInfo) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run waits for, and what one types to have it go on."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,29 @@ def say_waiting(result: dict[str, Any]) -> None:
     run_id, interrupts = result["run_id"], result.get("interrupts") or []
     for each in interrupts:
         say(f"run {run_id} waits: {each['message']}")
+        if each["kind"] == "approval":
+            _say_arguments((each.get("data") or {}).get("arguments") or {})
         say_hint(what_to_type(run_id, each, several=len(interrupts) > 1))
     if not interrupts:
         say(f"run {run_id} is waiting")
         say_hint(f"agentforge runs show {run_id}")
+
+
+def _say_arguments(arguments: dict[str, Any]) -> None:
+    """Show what is to be approved: all of it, and nothing that a terminal would act on or hide."""
+    for name, value in arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        lines = [_visible(line) for line in text.split("\n")]
+        if len(lines) == 1:
+            say(f"  {_visible(name)}: {lines[0]}")
+        else:
+            say(f"  {_visible(name)}:")
+            for line in lines:
+                say(f"    {line}")
+
+
+def _visible(text: str) -> str:
+    return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in text)
 
 
 def what_to_type(run_id: str, interrupt: dict[str, Any], *, several: bool = False) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentforge.config.agent import AgentDefinition, load_agent, load_agent_value
-    from agentforge.config.agent_file import AgentFile, Limits, Native, Tool
+    from agentforge.config.agent_file import AgentFile, Limits, Native, Permissions, Tool
     from agentforge.config.locate import PROJECT_FILE, PROJECT_LOCK, STATE_DIR, find_project
     from agentforge.config.models import ModelTarget, resolve_model
+    from agentforge.config.policy import Policy, load_policies
     from agentforge.config.project import Project, environment_names, load_project
-    from agentforge.config.project_file import ModelConfig, ProjectConfig, references
+    from agentforge.config.project_file import ModelConfig, ProjectConfig, ResourceLimits, references
     from agentforge.config.providers import embedded_notice, names_to_send
     from agentforge.config.reference import expand
     from agentforge.config.settings import ModelSettings
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agent": ("AgentDefinition", "load_agent", "load_agent_value"),
-    "agent_file": ("AgentFile", "Limits", "Native", "Tool"),
+    "agent_file": ("AgentFile", "Limits", "Native", "Permissions", "Tool"),
     "locate": ("PROJECT_FILE", "PROJECT_LOCK", "STATE_DIR", "find_project"),
     "models": ("ModelTarget", "resolve_model"),
+    "policy": ("Policy", "load_policies"),
     "project": ("Project", "environment_names", "load_project"),
-    "project_file": ("ModelConfig", "ProjectConfig", "references"),
+    "project_file": ("ModelConfig", "ProjectConfig", "ResourceLimits", "references"),
     "providers": ("embedded_notice", "names_to_send"),
     "reference": ("expand",),
     "settings": ("ModelSettings",),
@@ -44,8 +46,11 @@ __all__ = [
     "ModelSettings",
     "ModelTarget",
     "Native",
+    "Permissions",
+    "Policy",
     "Project",
     "ProjectConfig",
+    "ResourceLimits",
     "Tool",
     "embedded_notice",
     "environment_names",
@@ -53,6 +58,7 @@ __all__ = [
     "find_project",
     "load_agent",
     "load_agent_value",
+    "load_policies",
     "load_project",
     "names_to_send",
     "references",

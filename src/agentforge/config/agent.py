@@ -57,6 +57,11 @@ class AgentDefinition:
         return self.file.tools
 
     @property
+    def functions(self) -> tuple[Tool, ...]:
+        """Those of the tools that are functions of the agent's own files."""
+        return tuple(tool for tool in self.file.tools if tool.python is not None)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The sampling settings that it sets, as they go over the wire."""
         return self.file.settings.given()
@@ -126,6 +131,8 @@ def _parsed(shown: str, path: Path, version: FileVersion) -> AgentDefinition:
 def _check_tools(definition: AgentDefinition) -> None:
     problems = []
     for index, tool in enumerate(definition.tools):
+        if tool.python is None:
+            continue
         where: tuple[str | int, ...] = ("tools", index, "python")
         statement, hint = _tool_problem(definition.base_dir, tool)
         if statement:

@@ -6,18 +6,24 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator, model_validator
 
 from agentforge.config.checking import Section, refusal
-from agentforge.config.project_file import Requirements, SandboxLevel
+from agentforge.config.project_file import Paths, Requirements, ResourceLimits, SandboxLevel
 from agentforge.config.settings import ModelSettings, one_or_many
 from agentforge.errors.config import ConflictingKeysError, MissingKeyError, OutputSchemaError
 
-__all__ = ["AgentFile", "Limits", "Native", "Tool"]
+__all__ = ["AgentFile", "Limits", "Native", "Permissions", "Tool"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _TOOL = re.compile(rf"(?P<file>[^:]+\.py):(?P<function>{_FUNCTION})")
 _ENTRYPOINT = re.compile(rf"{_FUNCTION}:{_FUNCTION}")
 _FRAMEWORK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:@\d+(?:\.\w+)*|==\d[\w.+!-]*)?")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OUR_VARIABLES = re.compile(
+    r"PATH|HOME|TMPDIR|LANG|TZ|LC_.*|LD_.*|PYTHON.*|XDG_.*|AGENTFORGE_.*|.*_PROXY", re.IGNORECASE
+)
+"""What workers are given by the host: a secret of such a name would change how they run."""
 _NOT_WITH_NATIVE = ("instructions", "role", "goal", "backstory", "settings", "tools", "framework")
 
 
@@ -61,6 +67,23 @@ def _checked_host_port(value: str) -> str:
     return value
 
 
+def _checked_variable(value: str) -> str:
+    if not _VARIABLE.fullmatch(value):
+        hint = "Write the name of an environment variable, for example `STRIPE_KEY`; never the secret itself."
+        raise refusal("is a text (not shown) that can't be the name of an environment variable", hint)
+    if _OUR_VARIABLES.fullmatch(value):
+        hint = "Give the secret a name of its own, for example `STRIPE_KEY`."
+        raise refusal(f"is `{value}`, a variable that decides how a worker runs", hint)
+    return value
+
+
+def _checked_tool_name(value: str) -> str:
+    if not _TOOL_NAME.fullmatch(value):
+        hint = "Begin with a letter or `_`; use up to 64 letters, digits, `_` and `-`."
+        raise refusal(f"is `{value}`, which can't be a tool's name", hint)
+    return value
+
+
 def _checked_glob(value: str) -> str:
     if not value or not inside(value):
         hint = "Write patterns relative to the agent file, for example `src/**/*.py`."
@@ -77,14 +100,19 @@ Frameworks = Annotated[
 ]
 HostPorts = Annotated[tuple[Annotated[str, AfterValidator(_checked_host_port)], ...], Strict(False)]
 Globs = Annotated[tuple[Annotated[str, AfterValidator(_checked_glob)], ...], Strict(False)]
+CODE_TOOL_NAME = "run_python"
 FilledText = Annotated[str, Field(min_length=1)]
 
 
 class Tool(Section):
-    """A python function that the agent can call; it runs in the project's tool environment."""
+    """Something that the agent can call: a python function, or with `code` whatever code the model writes."""
 
-    python: ToolReference
+    python: ToolReference | None = None
     """File and function, `tools.py:total_for`; the path is relative to the agent file."""
+    code: Literal["python"] | None = None
+    """In place of a function, a tool that runs the model's own code in a sandbox: `python`; see `permissions.code`."""
+    name: Annotated[str, AfterValidator(_checked_tool_name)] | None = None
+    """What the model knows a `code` tool by (default: `run_python`); a function has its own name."""
     idempotent: bool = False
     """Whether it may be repeated if it was in flight at a crash."""
     approval: Literal["never", "always"] = "never"
@@ -92,25 +120,61 @@ class Tool(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one call may take."""
     on_error: Literal["fail", "tell"] = "fail"
-    """What a failing call does: `fail` ends the run, `tell` gives the model the error's text to go on with."""
+    """What a failing call does: `fail` ends the run, `tell` (default with `code`) gives the model the error's text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _code_tells(cls, data: Any) -> Any:
+        """Have what the model did wrong be the model's to mend, unless the user says otherwise."""
+        is_code = isinstance(data, dict) and data.get("code") is not None
+        return {"on_error": "tell", **data} if is_code else data
+
+    @model_validator(mode="after")
+    def _a_function_or_code(self) -> Self:
+        if self.python is None and self.code is None:
+            hint = "Add `python: tools.py:my_function`, or `code: python` for a tool that runs the model's own code."
+            raise refusal("`python` is missing", hint, MissingKeyError, key="python")
+        if self.python is not None and self.code is not None:
+            hint = "Make two tools of it: `- python: ...` and `- code: python`."
+            raise refusal("`python` and `code` exclude each other", hint, ConflictingKeysError, key="code")
+        if self.python is not None and self.name is not None:
+            statement = "`name` goes with `code` only: the model knows a function by its own name"
+            hint = "Remove `name`, or rename the function."
+            raise refusal(statement, hint, ConflictingKeysError, key="name")
+        return self
 
     @property
     def file(self) -> str:
-        """The file's path relative to the agent's folder."""
-        return self.python.rpartition(":")[0]
+        """The path of a function's file relative to the agent's folder; empty for `code`."""
+        return (self.python or "").rpartition(":")[0]
 
     @property
     def function(self) -> str:
-        """The function's name in its file."""
-        return self.python.rpartition(":")[2]
+        """A function's name in its file; empty for `code`."""
+        return (self.python or "").rpartition(":")[2]
 
     @property
-    def name(self) -> str:
-        """What the model knows the tool by: the function's own name."""
-        return self.function.rpartition(".")[2]
+    def known_as(self) -> str:
+        """What the model knows the tool by."""
+        return self.name or self.function.rpartition(".")[2] or CODE_TOOL_NAME
 
 
-class Limits(Section):
+class Permissions(Section):
+    """What the agent's tools may do; for a native agent, which has its tools within it, what it may do itself."""
+
+    read: Paths = ()
+    """Files and folders that the tools may read, absolute or relative to the project."""
+    write: Paths = ()
+    """Folders that the tools may write, absolute or relative to the project."""
+    network: HostPorts = ()
+    """`host:port` pairs that the tools may reach."""
+    secrets: Annotated[tuple[Annotated[str, AfterValidator(_checked_variable)], ...], Strict(False)] = ()
+    """Environment variables of whoever starts the run that the tools get, by name."""
+    code: Literal["deny", "ask", "allow"] = "deny"
+    """Whether the model may run code with the tool `code: python`: `deny`, `ask` (a human allows each), `allow`."""
+
+
+class Limits(ResourceLimits):
     """What one run may use up; a run that goes beyond ends as failed."""
 
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -156,7 +220,7 @@ class AgentFile(Section):
     cache: bool | None = None
     """Whether recorded answers of the model serve identical requests (default: if its alias sets `cache_ttl_s`)."""
     tools: Annotated[tuple[Tool, ...], Strict(False)] = ()
-    """Functions that the agent can call."""
+    """What the agent can call: functions, and code that the model writes."""
     output: dict[str, Any] | None = None
     """JSON Schema of the answer; without it the answer is text."""
     limits: Limits = Limits()
@@ -169,6 +233,8 @@ class AgentFile(Section):
     """Extra packages in the framework's environment."""
     network: HostPorts = ()
     """`host:port` pairs that the worker may reach besides the gateway."""
+    permissions: Permissions = Permissions()
+    """What the agent's tools may do."""
     sandbox: SandboxLevel | None = None
     """How the worker is fenced in: `strict`, `standard` or `none` (default: the project's level)."""
     files: Globs | None = None
@@ -210,10 +276,10 @@ class AgentFile(Section):
     @field_validator("tools")
     @classmethod
     def _names_differ(cls, value: tuple[Tool, ...]) -> tuple[Tool, ...]:
-        names = [tool.name for tool in value]
+        names = [tool.known_as for tool in value]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            raise refusal(f"has two functions called `{twice}`", "Rename one: the model calls tools by name.")
+            raise refusal(f"has two tools called `{twice}`", "Rename one: the model calls tools by name.")
         return value
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """What `agentforge.toml` may say."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, Strict, field_validator, model_validator
@@ -17,12 +17,16 @@ from agentforge.errors.config import (
 )
 
 __all__ = [
+    "Count",
     "DurabilityConfig",
     "HostConfig",
+    "LimitsConfig",
     "ModelConfig",
+    "Paths",
     "ProjectConfig",
     "QueueConfig",
     "Requirements",
+    "ResourceLimits",
     "SandboxConfig",
     "SandboxLevel",
     "ToolsConfig",
@@ -31,6 +35,7 @@ __all__ = [
 ]
 
 SandboxLevel = Literal["strict", "standard", "none"]
+T = TypeVar("T")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FRAMEWORK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _AGENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -56,8 +61,17 @@ def _checked_text(value: str) -> str:
     return value
 
 
+def _checked_frameworks(limits: dict[str, T]) -> dict[str, T]:
+    for name in limits:
+        if not _FRAMEWORK.fullmatch(name):
+            hint = "Use the name alone, as in `agentforge framework list`: a limit holds for all its releases."
+            raise refusal(f"`{name}` can't be the name of a framework", hint, key=name)
+    return limits
+
+
 Requirements = Annotated[tuple[Annotated[str, AfterValidator(_checked_requirement)], ...], Strict(False)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_checked_text)]
+Paths = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -142,6 +156,49 @@ class SandboxConfig(Section):
 
     level: SandboxLevel = "standard"
     """`strict` (one run per worker), `standard`, or `none`."""
+    minimum: SandboxLevel = "none"
+    """The weakest level that an agent of this project may ask for; a weaker one is refused with AF441."""
+    reads: Paths = ()
+    """Files and folders that every worker may read besides its own, absolute or relative to the project."""
+
+
+class ResourceLimits(Section):
+    """What one sandbox, or one run in it, may use; a run that goes beyond ends as failed."""
+
+    memory_mib: Annotated[int, Field(ge=64)] | None = None
+    """Most memory of a worker and its processes, in MiB (default: 4096)."""
+    processes: Annotated[int, Field(ge=16)] | None = None
+    """Most processes and threads in a sandbox (default: 512)."""
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    """Most processors that a sandbox keeps busy, `0.5` is half of one (default: half of the machine's, 1 at least)."""
+    open_files: Annotated[int, Field(ge=64)] | None = None
+    """Most open files and sockets of one process (default: 16384, or the host's own limit)."""
+    file_mib: Count | None = None
+    """Largest file that may be written, in MiB (default: 1024)."""
+    disk_mib: Count | None = None
+    """Most that a run may keep in its workspace, in MiB (default: 2048)."""
+    scratch_mib: Count | None = None
+    """Most that a worker may keep in its HOME, and in its temporary folder, in MiB (default: 512)."""
+    output_mib: Count | None = None
+    """Most that a run may write into its log, events and result, in MiB (default: 64)."""
+    events: Count | None = None
+    """Most events and lines of log of a run (default: 100000)."""
+    requests_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Most model calls and connections a second that a worker may begin (default: 2000)."""
+    frames_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Most messages a second that the host reads from a worker (default: 20000)."""
+
+
+class LimitsConfig(ResourceLimits):
+    """What a sandbox may use unless its agent says otherwise."""
+
+    frameworks: dict[str, ResourceLimits] = {}
+    """Limits by the framework that a worker is for; they go before the ones above."""
+
+    @field_validator("frameworks")
+    @classmethod
+    def _names_of_frameworks(cls, limits: dict[str, ResourceLimits]) -> dict[str, ResourceLimits]:
+        return _checked_frameworks(limits)
 
 
 class DurabilityConfig(Section):
@@ -209,11 +266,7 @@ class QueueConfig(Section):
     @field_validator("frameworks")
     @classmethod
     def _names_of_frameworks(cls, limits: dict[str, int]) -> dict[str, int]:
-        for name in limits:
-            if not _FRAMEWORK.fullmatch(name):
-                hint = "Use the name alone, as in `agentforge framework list`: a limit holds for all its releases."
-                raise refusal(f"`{name}` can't be the name of a framework", hint, key=name)
-        return limits
+        return _checked_frameworks(limits)
 
     @field_validator("agents")
     @classmethod
@@ -249,6 +302,8 @@ class ProjectConfig(Section):
     """Models by the alias that agents name; `default` is the one of agents that name none."""
     sandbox: SandboxConfig = SandboxConfig()
     """How workers are fenced in."""
+    limits: LimitsConfig = LimitsConfig()
+    """What a sandbox may use unless its agent says otherwise."""
     durability: DurabilityConfig = DurabilityConfig()
     """What a run survives."""
     queue: QueueConfig = QueueConfig()

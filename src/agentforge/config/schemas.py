@@ -19,6 +19,10 @@ def agent_schema() -> dict[str, Any]:
     """Return the schema of agent files."""
     schema = _schema(AgentFile, "AgentForge agent file")
     forbidden = [{"required": [key]} for key in AgentFile.portable_keys()]
+    schema["$defs"]["Tool"]["oneOf"] = [
+        {"required": ["python"], "not": {"anyOf": [{"required": ["code"]}, {"required": ["name"]}]}},
+        {"required": ["code"], "not": {"required": ["python"]}},
+    ]
     return schema | {
         "oneOf": [
             {"required": ["instructions"], "not": {"required": ["native"]}},

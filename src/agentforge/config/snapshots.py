@@ -96,7 +96,7 @@ def _read(path: Path) -> bytes:
 def _versions(definition: AgentDefinition) -> Versions:
     """Return the agent's files with their versions, sorted by name."""
     count = _Count(definition)
-    if definition.file.files is not None or not (definition.tools or definition.is_native):
+    if definition.file.files is not None or not (definition.functions or definition.is_native):
         for name in _chosen(definition):
             count.add(name, file_version(definition.base_dir / name))
     else:
@@ -183,7 +183,7 @@ def _chosen(definition: AgentDefinition) -> set[str]:
 
 
 def _code(definition: AgentDefinition) -> Iterator[str]:
-    yield from (tool.file for tool in definition.tools)
+    yield from (tool.file for tool in definition.functions)
     if definition.file.native is not None:
         yield from module_files(definition.base_dir, definition.file.native.entrypoint.partition(":")[0])
 

@@ -24,23 +24,34 @@ _STRINGS = (
     re.compile(r'"(?:\\.|[^"\\\n])*"'),
     re.compile(r"'[^'\n]*'"),
 )
+_MOST_DOTS = 128
+"""Parts of a key, and sentences of a text of many lines."""
 _PLAIN = re.compile(r"[^\s,\]}#]+(?: \d\d:[^\s,\]}#]+)?")  # a date and its time may be parted by one space
 _SYNTAX_PLACE = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL)
 
 
 def parse_toml(text: str, file: str) -> Source:
     """Return the tables that a TOML document holds. Raises FileSyntaxError."""
+    if any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise _nested(file)  # it would be, and reading it takes the square of that
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_fault(text, file, str(error)) from None
     except RecursionError:
-        statement = "the file is nested too deeply"
-        raise fault([Problem(FileSyntaxError, Place(file), "", statement, "Write it flatter.")]) from None
+        raise _nested(file) from None
+    except ValueError:
+        statement = "a number in the file has too many digits"
+        raise fault([Problem(FileSyntaxError, Place(file), "", statement, "Put it in quotes if it is text.")]) from None
     locator = _Locator(text)
-    with contextlib.suppress(ValueError, IndexError):  # a place less in a message is no reason to fail
+    # A place less in a message is no reason to fail.
+    with contextlib.suppress(ValueError, IndexError, RecursionError):
         locator.document()
     return Source(file, data, locator.keys, locator.values)
+
+
+def _nested(file: str) -> Exception:
+    return fault([Problem(FileSyntaxError, Place(file), "", "the file is nested too deeply", "Write it flatter.")])
 
 
 def _syntax_fault(text: str, file: str, what: str) -> Exception:

@@ -14,6 +14,7 @@ __all__ = ["parse_yaml"]
 
 MAX_NODES = 100_000
 MAX_DEPTH = 64
+MAX_BITS = 1024
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -102,7 +103,10 @@ class _Reader:
 
     def _scalar(self, node: Node) -> Any:
         try:
-            return self._construct.construct_object(node)
+            value = self._construct.construct_object(node)
+            if isinstance(value, int) and value.bit_length() > MAX_BITS:
+                raise ValueError("the number has too many digits")
+            return value
         except ConstructorError:
             hint = "Remove the tag: agent files use plain YAML values."
             raise self._fault(node, (), f"the tag `{node.tag}` is not known", hint) from None

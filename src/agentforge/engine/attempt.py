@@ -30,6 +30,10 @@ class OngoingAttempt:
         self.diverging = asyncio.Lock()
         self.over = asyncio.Event()
         """Set when nothing that it still asks for matters."""
+        self.connections = 0
+        """Attempts to connect that the run's events tell of."""
+        self.left = False
+        """Whether its worker has answered for it, or was given up: it says nothing more of it."""
         self.open_effects: dict[str, Any] = {}
         """A native agent's own tool calls that are under way in the worker."""
         self._asked: Counter[tuple[EffectKind, str]] = Counter()
@@ -54,6 +58,10 @@ class OngoingAttempt:
             return False
         self._silent[what] -= 1
         return True
+
+    def goes_on_in(self, worker_id: str, number: int) -> bool:
+        """Whether this is the attempt with this number, and under way in this worker: it may speak of it then."""
+        return self.worker_id == worker_id and self.number == number and not self.left
 
     async def never(self) -> None:
         """Wait for the end of the attempt: for who asked for something that the run has to wait for."""

@@ -8,6 +8,7 @@ from agentforge.engine.adapters import AdapterStore
 from agentforge.environments import CheckReport, Environment
 from agentforge.errors import AgentForgeError
 from agentforge.frameworks import Release
+from agentforge.sandbox import Fence, Level
 from agentforge.workers import Trial, WorkerSpec
 from agentforge_conformance.scripted_model import ScriptedModel
 from agentforge_worker.wire import RpcError
@@ -32,9 +33,10 @@ _AGENT = {
 class EnvironmentCheck:
     """Implements the environments' `Check` for one release."""
 
-    def __init__(self, release: Release, adapters: AdapterStore) -> None:
+    def __init__(self, release: Release, adapters: AdapterStore, level: Level) -> None:
         self._release = release
         self._adapters = adapters
+        self._level = level
 
     async def __call__(self, candidate: Environment) -> CheckReport:
         """Import the framework, ask its adapter for the version, let it call a tool and answer."""
@@ -62,25 +64,24 @@ class EnvironmentCheck:
 
         async with (
             ScriptedModel() as model,
-            Trial(self._spec(candidate), model.base_url, {"add": add}) as trial,
+            Trial(self._spec(candidate), model.base_url, {"add": add}, keep_bytecode=True) as trial,
         ):
             await trial.open(_AGENT)
             run = await trial.run("check", "What is 2 + 2?")
             output = str((run.result or {}).get("output"))
             if not calls or str(int(calls[0]["a"]) + int(calls[0]["b"])) not in output:
                 raise RpcError(0, f"the tool loop went wrong: the agent answered `{output[:200]}`")
-            return str(trial.worker.hello["probe"]["version"])
+            return str((trial.worker.hello.get("probe") or {}).get("version", ""))
 
     def _spec(self, candidate: Environment) -> WorkerSpec:
         manifest = self._release.framework
-        # Bytecode is written here and only here: what a run imports is compiled, and nothing else.
-        variables = {**manifest.telemetry, **manifest.env, "PYTHONDONTWRITEBYTECODE": ""}
         return WorkerSpec(
             kind="agent",
             environment=candidate.id,
             python=Path(candidate.python),
             agent_version="check",
             adapter=self._adapters.code(self._release),
-            variables=variables,
+            variables={**manifest.telemetry, **manifest.env},
+            fence=Fence(self._level),
             label=f"check of {self._release.reference}",
         )

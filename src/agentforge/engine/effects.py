@@ -19,7 +19,7 @@ from agentforge.engine.toolcalls import ToolCall, ask_about, keep_call, say_call
 from agentforge.errors import AgentForgeError
 from agentforge.gateway import request_hash
 from agentforge.store import EffectKind, JsonObject
-from agentforge.workers import Worker
+from agentforge.workers import Question, Worker
 from agentforge_worker.wire import ErrorCode, Method, RpcError
 
 __all__ = ["ChildRuns", "Effects"]
@@ -27,17 +27,8 @@ __all__ = ["ChildRuns", "Effects"]
 Params = dict[str, Any]
 ChildRuns = Callable[[Execution, Params, str], Awaitable[JsonObject]]
 """Starts a child run for a run, or finds the one started with this key before, and returns its result object."""
-_CODE = re.compile(r"AF\d{3}")
+_CODE = re.compile(r"AF[0-9]{3}")
 _random = random.SystemRandom().random
-
-
-class _Question(msgspec.Struct):
-    question: str
-    options: list[Any] | None = None
-    schema: dict[str, Any] | None = None
-    timeout_s: float | None = None
-    default: Any = None
-    has_default: bool = False
 
 
 class _Opened(msgspec.Struct):
@@ -77,10 +68,8 @@ class Effects:
 
     async def take_value(self, worker: Worker, params: Params) -> JsonObject:
         """Give the time, or a random number, the same in every attempt: {kind} to {value}."""
-        execution, kind = self._find(worker, params), params.get("kind")
-        take = {"now": self._clock, "random": _random}.get(str(kind))
-        if take is None:
-            raise RpcError(ErrorCode.INVALID_PARAMS, f"there is no value `{kind}`")
+        execution, kind = self._find(worker, params), params["kind"]
+        take = {"now": self._clock, "random": _random}[kind]
 
         async def make(_: str) -> JsonObject:
             return {"value": take()}
@@ -89,9 +78,7 @@ class Effects:
 
     async def save_checkpoint(self, worker: Worker, params: Params) -> JsonObject:
         """Give a place in the run a name: {name} to {}."""
-        execution, name = self._find(worker, params), params.get("name")
-        if not isinstance(name, str) or not 0 < len(name) <= 200:
-            raise RpcError(ErrorCode.INVALID_PARAMS, "a checkpoint needs a name of 1 to 200 characters")
+        execution, name = self._find(worker, params), params["name"]
 
         async def make(_: str) -> JsonObject:
             return {}
@@ -101,10 +88,7 @@ class Effects:
     async def ask(self, worker: Worker, params: Params) -> JsonObject:
         """Ask a human: {question, options, schema, timeout_s, default, has_default} to {value}. The run waits."""
         execution = self._find(worker, params)
-        try:
-            asked = msgspec.convert(params, _Question)
-        except msgspec.ValidationError as error:
-            raise RpcError(ErrorCode.INVALID_PARAMS, f"a question is malformed: {error}") from None
+        asked = msgspec.convert(params, Question)
         request = {"question": asked.question, "options": asked.options, "schema": asked.schema}
         hashed = request_hash("question", request)
         occurrence = execution.attempt.occurrence("answer", hashed)
@@ -161,7 +145,7 @@ class Effects:
     async def close(self, worker: Worker, params: Params) -> JsonObject:
         """Commit what a native agent's own tool returned: {effect, value} or {effect, error} to {}."""
         execution = self._find(worker, params)
-        opened: _Opened | None = execution.attempt.open_effects.pop(str(params.get("effect")), None)
+        opened: _Opened | None = execution.attempt.open_effects.pop(params["effect"], None)
         if opened is None:
             raise RpcError(ErrorCode.INVALID_PARAMS, "no such effect is under way")
         outcome = Outcome(params.get("value"), _told(params.get("error")), opened.since)
@@ -210,12 +194,11 @@ class Effects:
         return made
 
 
-def _told(error: Any) -> dict[str, Any] | None:
+def _told(error: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the error object of a tool that raised, from what the worker says of it."""
     if error is None:
         return None
-    info = error if isinstance(error, dict) else {"message": error}
-    said, details = str(info.get("code")), info.get("details") or {}
+    said, details = error.get("code", ""), error.get("details") or {}
     code = said if _CODE.fullmatch(said) else "AF603"
     # The details are for the worker, which makes the same exception again from them.
-    return {"code": code, "message": str(info.get("message", "")), "hint": "", "origin": "tool", "details": details}
+    return {"code": code, "message": error.get("message", ""), "hint": "", "origin": "tool", "details": details}

@@ -13,14 +13,17 @@ from typing import Any
 
 import msgspec
 
-from agentforge.config import load_project
+from agentforge.config import load_policies, load_project
 from agentforge.engine.adapters import AdapterStore
+from agentforge.engine.allowance import Backlog
 from agentforge.engine.children import Children
+from agentforge.engine.connections import Connections
 from agentforge.engine.divergence import Divergences
 from agentforge.engine.effects import Effects
 from agentforge.engine.events import WorkerReports
 from agentforge.engine.execution import Execution, Prepared
 from agentforge.engine.feed import Feed
+from agentforge.engine.fencing import Fencing
 from agentforge.engine.history import History, known_run
 from agentforge.engine.journal import Journal
 from agentforge.engine.lineage import Lineage
@@ -45,6 +48,7 @@ from agentforge.errors.runs import HostStopped
 from agentforge.errors.store import LeaseLost, StoreClosed
 from agentforge.frameworks import Catalogue
 from agentforge.gateway import EmbeddedModel, Gateway, most_connections
+from agentforge.sandbox import Watch
 from agentforge.store import Event, Lease, ProjectId, Run, RunChanges, RunId, Store, open_store
 from agentforge.workers import Handlers, PoolLimits, Worker, WorkersFolder, WorkerTimeouts, worker_zip, workers_gone
 from agentforge_worker.wire import ErrorCode, RpcError
@@ -68,7 +72,9 @@ class Engine:
         catalogue_folders: tuple[Path, ...] = (),
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.time,
+        private: tuple[Path, ...] = (),
     ) -> None:
+        """`private` are folders that tools never get, whatever agents permit them."""
         self.root = root
         self.project = load_project(root, environ)
         self._environ = environ
@@ -78,11 +84,14 @@ class Engine:
         self._pause_s = _fault_pause_s(environ)
         self.environments = Environments(home, environ=environ)
         catalogue = Catalogue.discover(catalogue_folders, self.environments.interpreters.exists)
-        self.provision = Provision(root, catalogue, self.environments, AdapterStore(home / "adapters"))
+        level = self.project.config.sandbox.level
+        self.provision = Provision(root, catalogue, self.environments, AdapterStore(home / "adapters"), level)
         state = self.project.state_dir
+        self.fencing = Fencing(state / "workspaces", load_policies(environ))
         self.store: Store = open_store(state / "state.db", self.project.config.durability.level)
         self.versions = AgentVersions(self.store, state / "versions", clock)
-        self.preparing = Preparing(root, self.store, self.provision, self.versions)
+        private = (home, *private)
+        self.preparing = Preparing(root, self.store, self.provision, self.versions, self.fencing, private)
         self._executions: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._numbers = itertools.count()
@@ -92,13 +101,13 @@ class Engine:
         self.last_active = time.monotonic()
         self.history = History(self.store)
         self.threads = Threads(self.store)
-        self.threads = Threads(self.store)
         self.recovery = Recovery(self, clock)
         self.lineage = Lineage(self, clock)
         self.lease: Lease
         self.lease_lost = asyncio.Event()
         """Set once a write was refused because another host has the project."""
         self._workers: WorkersFolder
+        self._watch: Watch
 
     @property
     def catalogue(self) -> Catalogue:
@@ -125,10 +134,12 @@ class Engine:
             holder = f"{os.uname().nodename}:{os.getpid()}"
             self.lease = await self.store.acquire_lease(ProjectId(str(self.root)), holder)
             self._workers = await workers_gone(state / "workers", self.lease.epoch)
+            self._watch = await Watch.of(state, self.lease.epoch)
         except BaseException:
             await self.store.close()
             raise
         self._wire(pyz)
+        self._watch.begin()
         self._upkeep.begin()
         await self.recovery.begin()
         return self
@@ -142,14 +153,17 @@ class Engine:
         journal = Journal(self._executions.get, divergences, rates, self._responses, self._clock)
         calls = ToolCalls(self._asked_by, divergences, self._clock)
         effects = Effects(self._asked_by, divergences, Children(self).call, self._clock)
-        reports = WorkerReports(self._executions.get)
+        self._backlog = Backlog()
+        reports = WorkerReports(self._executions.get, self._backlog)
         config = self.project.config.workers
         self.gateway = Gateway(journal, embedded=self._embedded)
         self.staff = Staff(
             self.gateway,
             self.environments,
-            Handlers(calls.serve, reports.event, reports.log, reports.warn, effects.handlers()),
+            Handlers(calls.serve, reports.event, reports.log, reports.warn, effects.handlers(), reports.forget),
+            Connections(self._executions.get),
             folder=self._workers,
+            watch=self._watch,
             pyz=pyz,
             limits=PoolLimits(
                 workers=config.max_workers,
@@ -159,7 +173,9 @@ class Engine:
             ),
             timeouts=WorkerTimeouts(start_s=config.start_timeout_s, terminate_s=config.terminate_grace_s),
         )
-        self._runner = Runner(self.store, self.provision, self.versions, self.gateway, self.staff, self._clock)
+        self._runner = Runner(
+            self.store, self.provision, self.versions, self.gateway, self.staff, self.fencing, self._clock
+        )
         self._upkeep = Upkeep(
             self.store,
             self._responses,
@@ -174,6 +190,7 @@ class Engine:
         await self._upkeep.close()
         await self.provision.close()
         await self.staff.close()
+        await self._watch.close()
         self._workers.close()
         await self.gateway.close()
         await self._responses.close()
@@ -252,7 +269,14 @@ class Engine:
     ) -> Execution:  # fmt: skip
         """Execute a run: a new one, or with its record one that goes on; `seq` and `attempt` are its last ones."""
         feed = Feed(
-            self.store, run.run_id, self.lease.epoch, self._clock, seq=seq, attempt=attempt, pause_s=self._pause_s
+            self.store,
+            run.run_id,
+            self.lease.epoch,
+            self._clock,
+            seq=seq,
+            attempt=attempt,
+            pause_s=self._pause_s,
+            backlog=self._backlog,
         )
         execution = Execution(run, prepared, feed, record or Record(), offline=offline)
         execution.ticket = ticket or self._ticket(run)
@@ -384,6 +408,7 @@ class Engine:
         if submission is not None:
             project = self.preparing.project(submission.variables)
             definition = await asyncio.to_thread(definition_of, submission)
+            await self.preparing.permitted(project, definition, submission.variables)
             requirements = tuple(definition.file.requirements)
             reference = reference_of(definition, submission.on)
             tools = bool(definition.tools)
@@ -397,11 +422,10 @@ class Engine:
 
     def _asked_by(self, worker: Worker, params: dict[str, Any]) -> Execution:
         """Return the run that a worker's request is for. Raises RpcError."""
-        run_id = params.get("run_id")
-        execution = self._executions.get(run_id) if isinstance(run_id, str) else None
+        execution = self._executions.get(params["run_id"])
         if execution is None or execution.attempt.worker_id != worker.id:
             raise RpcError(ErrorCode.INVALID_PARAMS, "no such run in this worker")
-        if params.get("attempt", execution.attempt.number) != execution.attempt.number:
+        if not execution.attempt.goes_on_in(worker.id, params["attempt"]):
             raise RpcError(ErrorCode.CANCELLED, "this attempt is over")
         if execution.feed.finished or execution.cancel_requested.is_set() or execution.failure is not None:
             raise RpcError(ErrorCode.CANCELLED, "the run is ending")
@@ -427,6 +451,8 @@ class Engine:
                 if len(self._results) > _RESULTS_KEPT:
                     self._results.popitem(last=False)
                 self.recovery.expect(execution.ended)
+                if execution.ended.status == "waiting":
+                    self.recovery.keep_secrets(run.run_id, prepared.permitted.secrets)
             execution.feed.close()
             self.last_active = time.monotonic()
             del self._executions[run.run_id]

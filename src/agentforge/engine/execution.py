@@ -8,19 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentforge.config import AgentDefinition, Project
+from agentforge.engine.allowance import Allowance
 from agentforge.engine.attempt import OngoingAttempt
 from agentforge.engine.feed import Feed
 from agentforge.engine.interrupts import Interrupt
+from agentforge.engine.permissions import Permitted
 from agentforge.engine.provision import Provisioned
 from agentforge.engine.queue import Ticket
 from agentforge.engine.record import CallKey, Record, Tally
 from agentforge.errors import AgentForgeError, ErrorInfo
 from agentforge.frameworks import Release
 from agentforge.gateway import Upstream
+from agentforge.sandbox import Level
 from agentforge.store import AgentVersion, Effect, EffectKind, JsonObject, Run
-from agentforge.tools import PythonTools, Tool
+from agentforge.tools import Tool, Toolbox
 
 __all__ = ["Execution", "Prepared"]
+
+_MOST_WARNINGS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,14 @@ class Prepared:
     provisioned: Provisioned
     version: AgentVersion
     upstream: Upstream
+    level: Level
+    """How strong the fence around its workers is."""
     settings: Mapping[str, Any]
     """The model alias's settings with the agent's over them."""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Of the client that submitted or resumed it: for its child runs."""
+    permitted: Permitted = field(default_factory=Permitted)
+    """What its tools may do."""
 
     @property
     def release(self) -> Release:
@@ -83,7 +92,7 @@ class Execution:
     tally: Tally = field(default_factory=Tally)
     warnings: list[str] = field(default_factory=list)
     tools: dict[str, Tool] = field(default_factory=dict)
-    toolbox: PythonTools | None = None
+    toolbox: Toolbox | None = None
     started: float = field(default_factory=time.monotonic)
     ticket: Ticket | None = None
     """Its place in the host's queue."""
@@ -100,6 +109,8 @@ class Execution:
     spent_s: float = 0.0
     """Seconds of its attempts so far."""
     attempt: OngoingAttempt = field(init=False)
+    allowance: Allowance = field(init=False)
+    """What it may still write."""
 
     def __post_init__(self) -> None:
         self.must_stop = asyncio.get_running_loop().create_future()
@@ -107,6 +118,8 @@ class Execution:
         self.attempt = OngoingAttempt(self.feed.attempt, self.record)
         self.tally = self.record.tally()
         self.warnings = list(self.run.options.get("warnings", []))
+        self.allowance = Allowance(self.fail, sum(self.record.said.values()))
+        self.feed.allowance = self.allowance
         self._positions = self.record.positions
         self._occurrences: Counter[str] = self.record.counts()
 
@@ -139,8 +152,8 @@ class Execution:
         self.suspended.set()
 
     def warn(self, message: str) -> None:
-        """Tell the user something once, in the events and in the result."""
-        if message not in self.warnings:
+        """Tell the user something once, in the events and in the result; what is said after too many is left out."""
+        if message not in self.warnings and len(self.warnings) < _MOST_WARNINGS:
             self.warnings.append(message)
             self.feed.emit("log.written", {"stream": "warning", "text": message})
 

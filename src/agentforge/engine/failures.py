@@ -4,6 +4,7 @@ from agentforge.engine.answers import read_failure
 from agentforge.engine.execution import Execution
 from agentforge.errors import AgentForgeError, ErrorInfo, InternalError
 from agentforge.errors.runs import WorkerBroke
+from agentforge.errors.sandbox import REPORTED_LIMITS
 from agentforge_worker.wire import ErrorCode, RpcError
 
 __all__ = ["error_of", "failure_of_rpc"]
@@ -12,10 +13,13 @@ __all__ = ["error_of", "failure_of_rpc"]
 def error_of(failure: BaseException, execution: Execution) -> ErrorInfo:
     """Return a failure as the run's error.
 
-    A framework's exception after a failed model call is the model's failure: its own words stay in the details.
+    A framework's exception after a failed model call is the model's failure: its own words stay in the details. A
+    limit that was hit is what it is.
     """
     if isinstance(failure, RpcError):
         info = failure_of_rpc(failure)
+        if info.code in REPORTED_LIMITS:
+            return info
         if execution.attempt.model_failure is not None and info.origin in ("framework", "adapter", "user", "model"):
             model = execution.attempt.model_failure.info()
             details = {**model.details, "framework": info.message, **info.details}

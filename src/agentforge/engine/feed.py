@@ -11,12 +11,17 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+from agentforge.engine.allowance import Allowance, Backlog, size_of
 from agentforge.store import Effect, Event, JsonObject, RunChanges, RunId, Store
 
 __all__ = ["Feed", "FeedEnded"]
 
 _KEPT = 4096
 """Events of a live run kept in memory for watchers; older ones are read from the store."""
+_KEPT_BYTES = 4 << 20
+"""What those may take."""
+_NOT_COUNTED = "message.delta"
+"""What the model says, not the run."""
 _GATHER_S = 0.02
 """How long an event waits for others to be committed with it; an effect's commit takes them along at once.
 
@@ -42,12 +47,18 @@ class Feed:
         seq: int = 0,
         attempt: int = 0,
         pause_s: float = 0.0,
+        backlog: Backlog | None = None,
     ) -> None:
-        """`seq` and `attempt` are the last ones recorded; `pause_s` delays what follows a commit, for fault tests."""
+        """`seq` and `attempt` are the last ones recorded; `pause_s` delays what follows a commit, for fault tests.
+
+        `backlog` is where all feeds of a host count what waits.
+        """
         self.run_id = run_id
         self.attempt = attempt
         self.finished = False
         """Whether the last event is committed, or none will come any more."""
+        self.allowance: Allowance | None = None
+        """What events are counted against."""
         self._ending = False
         self._store = store
         self._epoch = epoch
@@ -56,6 +67,10 @@ class Feed:
         self._seq = seq
         self._pending: list[Event] = []
         self._committed: list[Event] = []
+        self._sizes: dict[int, int] = {}
+        """Bytes of the events in memory, by number."""
+        self._kept_bytes = 0
+        self._backlog = backlog or Backlog()
         self._dropped = seq
         """Number of the last event that has left memory."""
         self._lock = asyncio.Lock()
@@ -65,16 +80,29 @@ class Feed:
 
     def make(self, kind: str, data: JsonObject) -> Event:
         """Number an event that the caller commits itself (with `commit_effect` or `finish`)."""
-        self._seq += 1
-        return Event(self.run_id, self._seq, self.attempt, kind, self._clock(), data)
+        return self._make(kind, data, size_of(data))
 
     def emit(self, kind: str, data: JsonObject) -> None:
         """Number an event and commit it soon, together with those that follow at once."""
         if self._ending:
             return
-        self._pending.append(self.make(kind, data))
+        size, allowed = self._counted(kind, data)
+        if not allowed:
+            return
+        self._pending.append(self._make(kind, data, size))
+        self._backlog.bytes += size
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._flush_soon)
+
+    def _counted(self, kind: str, data: JsonObject) -> tuple[int, bool]:
+        """Return an event's size, and whether the run may write it."""
+        size = size_of(data)
+        return size, kind == _NOT_COUNTED or self.allowance is None or self.allowance.take(size)
+
+    def _make(self, kind: str, data: JsonObject, size: int) -> Event:
+        self._seq += 1
+        self._sizes[self._seq] = size
+        return Event(self.run_id, self._seq, self.attempt, kind, self._clock(), data)
 
     async def flush(self) -> None:
         """Commit what is pending. Raises what the store raises."""
@@ -101,7 +129,7 @@ class Feed:
             if self._ending:
                 raise FeedEnded
             with self._taken() as batch:
-                batch = [*batch, self.make(kind, data)]
+                batch = [*batch, self._make(kind, data, self._counted(kind, data)[0])]
                 await self._store.append_effect(effect, self._epoch, batch)
                 self._publish(batch)
 
@@ -137,6 +165,8 @@ class Feed:
     def close(self) -> None:
         """Let watchers go: no further event will come."""
         self._ending = self.finished = True
+        self._backlog.bytes -= self._waiting()
+        self._pending = []
         if self._timer is not None:
             self._timer.cancel()
         self._changed.set()
@@ -157,12 +187,17 @@ class Feed:
     @contextlib.contextmanager
     def _taken(self) -> Iterator[list[Event]]:
         """Take what is pending; it is pending again, for the next commit, when this one fails."""
+        waiting = self._waiting()
         batch, self._pending = self._pending, []
         try:
             yield batch
         except BaseException:
             self._pending[:0] = batch
             raise
+        self._backlog.bytes -= waiting
+
+    def _waiting(self) -> int:
+        return sum(self._sizes[event.seq] for event in self._pending)
 
     def _flush_soon(self) -> None:
         self._timer = None
@@ -192,8 +227,14 @@ class Feed:
 
     def _publish(self, batch: Sequence[Event]) -> None:
         self._committed.extend(batch)
-        excess = len(self._committed) - _KEPT
-        if excess > 0:
+        self._kept_bytes += sum(self._sizes[event.seq] for event in batch)
+        excess = 0
+        while excess < len(self._committed) and (
+            len(self._committed) - excess > _KEPT or self._kept_bytes > _KEPT_BYTES
+        ):
+            self._kept_bytes -= self._sizes.pop(self._committed[excess].seq)
+            excess += 1
+        if excess:
             self._dropped = self._committed[excess - 1].seq
             del self._committed[:excess]
         self._changed.set()

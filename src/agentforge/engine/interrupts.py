@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
-from jsonschema import Draft202012Validator, SchemaError
 
+from agentforge.engine.conforming import mismatch_of_untrusted
 from agentforge.errors.runs import AnswerUnfit
 
 __all__ = ["ANSWERS", "Interrupt", "InterruptKind", "chosen", "fitting", "open_interrupts"]
@@ -80,7 +80,7 @@ def chosen(interrupts: list[Interrupt], name: str | None) -> Interrupt:
     return interrupts[0]
 
 
-def fitting(interrupt: Interrupt, decision: str, value: Any) -> Any:
+async def fitting(interrupt: Interrupt, decision: str, value: Any) -> Any:
     """Return the value of an answer if it fits the interrupt. Raises AnswerUnfit."""
     if not interrupt.answers:
         raise AnswerUnfit(f"the run waits because it was {interrupt.message}: resume it")
@@ -88,22 +88,21 @@ def fitting(interrupt: Interrupt, decision: str, value: Any) -> Any:
         allowed = ", ".join(f"`{each}`" for each in interrupt.answers)
         raise AnswerUnfit(f"`{decision}` is no answer to a {interrupt.kind}; it takes {allowed}")
     if interrupt.kind == "question" and decision == "answer":
-        _check_value(interrupt, value)
+        await _check_value(interrupt, value)
     return value
 
 
-def _check_value(interrupt: Interrupt, value: Any) -> None:
+async def _check_value(interrupt: Interrupt, value: Any) -> None:
     options = interrupt.data.get("options")
     if options and value not in options:
         raise AnswerUnfit(f"`{value}` is none of the options {options}")
     if interrupt.schema is None:
         return
-    try:
-        error = next(iter(Draft202012Validator(interrupt.schema).iter_errors(value)), None)
-    except SchemaError as wrong:
-        raise AnswerUnfit(f"the question's schema is wrong: {wrong.message}") from None
-    if error is not None:
-        raise AnswerUnfit(f"the answer does not match the question's schema at `{error.json_path}`: {error.message}")
+    found = await mismatch_of_untrusted(interrupt.schema, value)
+    if found is not None and found.wrong:
+        raise AnswerUnfit(f"the question's schema is wrong: {found.wrong}")
+    if found is not None:
+        raise AnswerUnfit(f"the answer does not match the question's schema at `{found.path}`: {found.message}")
 
 
 def _names(interrupts: list[Interrupt]) -> str:

@@ -11,6 +11,7 @@ from agentforge.engine.responses import ResponseCache, cache_ttl_s, response_key
 from agentforge.engine.varying import hash_of_request
 from agentforge.errors import AgentForgeError
 from agentforge.errors.runs import LimitReached
+from agentforge.errors.sandbox import OutputExceeded
 from agentforge.gateway import ModelCall, ModelFailure, ModelResponse, Refused, failure_error
 
 __all__ = ["Journal"]
@@ -46,6 +47,8 @@ class Journal:
             return ModelResponse.from_record(recorded.response)
         await self._divergences.check(execution, "model", call.path, hashed, call.data)
         self._admit(execution, hashed)
+        if not execution.allowance.take_request(len(call.body)):
+            raise Refused(403, OutputExceeded.code, "the run has written more than it may")
         cached = await self._responses.find(_key(execution, hashed), _ttl_s(execution))
         waited_s = await self._rates.acquire(call.alias) if cached is None else 0.0
         execution.feed.emit(

@@ -1,7 +1,7 @@
 """What a run needs to know before it starts: from a submission, or again from what is recorded of a run."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,15 @@ from agentforge.config import (
     resolve_model,
 )
 from agentforge.engine.execution import Prepared
+from agentforge.engine.fencing import Fencing
+from agentforge.engine.permissions import Permitted, only_described, permitted
 from agentforge.engine.provision import Provision, Provisioned
 from agentforge.engine.sharing import SharedWork
 from agentforge.engine.versions import AgentVersions
 from agentforge.errors.config import MissingVariableError
 from agentforge.errors.runs import AutoUnavailable, ThreadInvalid, VersionUnusable
 from agentforge.gateway import Secret, Upstream
+from agentforge.sandbox import Level
 from agentforge.store import AgentVersion, AgentVersionId, JsonObject, Lease, Run, RunId, Store
 
 __all__ = ["Preparing", "Submission", "definition_of", "new_run", "reference_of", "started"]
@@ -61,6 +64,8 @@ class Submission:
     """`wait`, `continue` or `stop`; None: as the project says."""
     parent: str | None = None
     """The run whose child it is."""
+    generation: int = 0
+    """How many runs are above it."""
 
 
 class _Pinned(NamedTuple):
@@ -74,8 +79,19 @@ class _Pinned(NamedTuple):
 class Preparing:
     """Makes `Prepared` for the runs of one project."""
 
-    def __init__(self, root: Path, store: Store, provision: Provision, versions: AgentVersions) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: Store,
+        provision: Provision,
+        versions: AgentVersions,
+        fencing: Fencing,
+        private: Sequence[Path] = (),
+    ) -> None:
+        """`private` are folders that no tool gets."""
         self._root = root
+        self._private = tuple(private)
+        self._fencing = fencing
         self._store = store
         self._provision = provision
         self._versions = versions
@@ -98,12 +114,23 @@ class Preparing:
         project = self.project(submission.variables)
         definition = await asyncio.to_thread(definition_of, submission)
         reference = reference_of(definition, submission.on)
+        level, permitted = await self.permitted(project, definition, submission.variables)
         target = resolve_model(project, submission.model or definition.file.model, submission.variables)
         provisioned = await self._provision.framework(reference, definition.file.requirements)
         version = await self._versions.make(definition, provisioned)
         settings = {**target.settings, **definition.settings}
         upstream = _upstream(target, submission.variables)
-        return Prepared(reference, project, definition, provisioned, version, upstream, settings, submission.variables)
+        return Prepared(
+            reference, project, definition, provisioned, version, upstream, level, settings, submission.variables,
+            permitted,
+        )  # fmt: skip
+
+    async def permitted(
+        self, project: Project, definition: AgentDefinition, variables: Mapping[str, str]
+    ) -> tuple[Level, Permitted]:
+        """Return how strong the fence around an agent's runs is, and what their tools may do. Raises AF44x, AF61x."""
+        level = await self._fencing.level(project, definition.file)
+        return level, permitted(definition, project, level, variables, self._private)
 
     async def recorded(self, run: Run, variables: Mapping[str, str], *, offline: bool = False) -> Prepared:
         """Return what a run was started with, whatever was edited since; only endpoints and keys are looked up anew.
@@ -121,9 +148,14 @@ class Preparing:
         else:  # first: what most often is missing is the key
             upstream = self._found_again(pinned, project, variables)
         version, definition, provisioned = await self._pinned(run)
+        if offline:
+            level, granted = await self._fencing.level(project, definition.file), only_described(definition, variables)
+        else:
+            level, granted = await self.permitted(project, definition, variables)
         return Prepared(
-            run.options["on"], project, definition, provisioned, version, upstream, pinned["settings"], variables
-        )
+            run.options["on"], project, definition, provisioned, version, upstream, level, pinned["settings"],
+            variables, granted,
+        )  # fmt: skip
 
     async def _pinned(self, run: Run) -> "_Pinned":
         """Return what a run's agent version fixes; the same object for the next run of it."""
@@ -151,8 +183,12 @@ class Preparing:
         recorded = await self.recorded(run, submission.variables, offline=True)
         definition = await asyncio.to_thread(definition_of, submission)
         version = await self._versions.make(definition, recorded.provisioned)
+        level = await self._fencing.level(recorded.project, definition.file)
         settings = {**recorded.settings, **definition.settings}
-        return replace(recorded, definition=definition, version=version, settings=settings)
+        granted = only_described(definition, submission.variables)
+        return replace(
+            recorded, definition=definition, version=version, level=level, settings=settings, permitted=granted
+        )
 
     def _found_again(self, pinned: JsonObject, project: Project, variables: Mapping[str, str]) -> Upstream:
         target = resolve_model(project, pinned["name"], variables)
@@ -187,6 +223,7 @@ def new_run(submission: Submission, prepared: Prepared, run_id: str, lease: Leas
     }
     told = {name: getattr(submission, name) for name in ("cache", "on_divergence", "parent")}
     told["priority"] = submission.priority or None
+    told["generation"] = submission.generation or None
     return Run(
         run_id=RunId(run_id),
         project=lease.project,
@@ -203,7 +240,7 @@ def new_run(submission: Submission, prepared: Prepared, run_id: str, lease: Leas
         lease_epoch=lease.epoch,
         submit_key=submission.submit_key,
         created_at=now,
-        sandbox="none",
+        sandbox=prepared.level,
     )
 
 

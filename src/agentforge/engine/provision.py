@@ -23,6 +23,7 @@ from agentforge.environments import (
 )
 from agentforge.errors.config import FileSyntaxError
 from agentforge.frameworks import Catalogue, Release
+from agentforge.sandbox import Level
 
 __all__ = ["Provision", "Provisioned"]
 
@@ -56,7 +57,15 @@ class _Build:
 class Provision:
     """Resolves, pins and builds for one project; the project's host is the only writer of its lock file."""
 
-    def __init__(self, root: Path, catalogue: Catalogue, environments: Environments, adapters: AdapterStore) -> None:
+    def __init__(
+        self,
+        root: Path,
+        catalogue: Catalogue,
+        environments: Environments,
+        adapters: AdapterStore,
+        level: Level = "standard",
+    ) -> None:
+        self._level = level
         self.catalogue = catalogue
         self.environments = environments
         self.adapters = adapters
@@ -148,7 +157,7 @@ class Provision:
         build = self._builds.get(key)
         if build is None:
             build = self._builds[key] = _Build()
-            check: Check | None = EnvironmentCheck(release, self.adapters) if release else None
+            check: Check | None = EnvironmentCheck(release, self.adapters, self._level) if release else None
             build.task = asyncio.create_task(self.environments.ensure(request, build.tell, check))
             build.task.add_done_callback(lambda _: self._builds.pop(key, None))
         if progress is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from agentforge.store import Effect, Event, RunId, Store
+from agentforge_worker.wire import ADAPTER_EVENTS
 
 __all__ = [
     "FROM_ADAPTERS",
@@ -21,7 +22,7 @@ __all__ = [
     "valid_events",
 ]
 
-FROM_ADAPTERS = frozenset({"step.started", "step.finished", "message.added", "handoff.made"})
+FROM_ADAPTERS = frozenset(ADAPTER_EVENTS)
 """Kinds of events that an adapter may emit; all others are the host's alone."""
 _READ = (
     *FROM_ADAPTERS,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from agentforge.engine.record import Outcome, Record, read_record, tool_request
 from agentforge.errors import AgentForgeError
 from agentforge.errors.config import MissingVariableError
 from agentforge.errors.runs import AnsweredFail, HostStopped, InterruptExpired, NothingToResume
+from agentforge.errors.tools import SecretMissing
+from agentforge.gateway import Secret
 from agentforge.store import (
     FINISHED,
     Attempt,
@@ -33,6 +36,7 @@ __all__ = ["Recovery"]
 
 _log = logging.getLogger(__name__)
 _RESUMABLE = ("failed", "cancelled", "waiting")
+_SECRETS_KEPT = 10_000
 
 
 class Recovery:
@@ -51,6 +55,10 @@ class Recovery:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._expiring: set[asyncio.Task[None]] = set()
         self._variables: Mapping[str, str] = {}
+        self._lacking: dict[str, list[str]] = {}
+        """Names of the secrets that runs lack which were left."""
+        self._secrets: OrderedDict[str, Mapping[str, Secret]] = OrderedDict()
+        """Of runs that wait for an answer: whoever gives it need not have them."""
 
     @property
     def _store(self) -> Store:
@@ -60,6 +68,18 @@ class Recovery:
     def expected(self) -> int:
         """Runs that wait for an answer until some time."""
         return len(self._timers)
+
+    @property
+    def lacking_secrets(self) -> list[str]:
+        """Names of secrets without which some runs can't go on."""
+        return sorted({name for run_id, names in self._lacking.items() if run_id in self._left for name in names})
+
+    def keep_secrets(self, run_id: str, secrets: Mapping[str, Secret]) -> None:
+        """Have a run that waits go on with the secrets of who started it; they are kept in memory only."""
+        if secrets:
+            self._secrets[run_id] = secrets
+            if len(self._secrets) > _SECRETS_KEPT:
+                self._secrets.popitem(last=False)
 
     # ---- what earlier hosts left
 
@@ -135,10 +155,13 @@ class Recovery:
         if run.unreadable:
             run = await self._store.get_run(run.run_id)  # says what of it is lost
         try:
-            prepared = await self._engine.preparing.recorded(run, variables)
-        except MissingVariableError:
+            prepared = await self._engine.preparing.recorded(run, self._with_secrets(run, variables))
+        except MissingVariableError as error:
             self._left[run.run_id] = run  # goes on with the first client that has them
+            self._lacking[run.run_id] = list(error.details.get("variables", ()))
             raise
+        self._lacking.pop(run.run_id, None)
+        self._secrets.pop(run.run_id, None)
         attempts = await self._store.list_attempts(run.run_id)
         await self._end_attempts(run, attempts)
         record = await read_record(self._store, run.run_id)
@@ -146,6 +169,10 @@ class Recovery:
         self._engine.forget_result(run.run_id)
         number = attempts[-1].number if attempts else 0
         self._engine.start(run, prepared, record if seq else None, seq=seq, attempt=number)
+
+    def _with_secrets(self, run: Run, variables: Mapping[str, str]) -> Mapping[str, str]:
+        kept = self._secrets.get(run.run_id, {})
+        return {**variables, **{name: secret.reveal() for name, secret in kept.items()}} if kept else variables
 
     async def _end_attempts(self, run: Run, attempts: list[Attempt]) -> None:
         """Say of attempts that nobody has said the end of that they were lost."""
@@ -213,6 +240,7 @@ class Recovery:
         last = Event(run.run_id, seq + 1, len(attempts), "run.finished", now, data)
         await self._store.finish_run(run.run_id, self._engine.lease.epoch, changes, [*earlier, last])
         self._engine.forget_result(run.run_id)
+        self._secrets.pop(run.run_id, None)
 
     # ---- answers
 
@@ -224,10 +252,21 @@ class Recovery:
             run = await self._engine.get(run_id)
             waiting = open_interrupts(run.options) if run.status == "waiting" else []
             chosen_one = chosen(waiting, interrupt)
-            value = fitting(chosen_one, decision, value)
+            value = await fitting(chosen_one, decision, value)
             self._variables = variables or self._variables
+            if decision != "fail":
+                await self._require_secrets(run)
             await self._record_answer(run, chosen_one, decision, value)
             return await self._engine.get(run_id)
+
+    async def _require_secrets(self, run: Run) -> None:
+        """Raise SecretMissing before an answer is recorded, so that it can be given again along with them."""
+        try:
+            await self._engine.preparing.recorded(run, self._with_secrets(run, self._variables))
+        except SecretMissing:
+            raise
+        except AgentForgeError:
+            return  # told to who asks for the run
 
     async def _record_answer(self, run: Run, answered: Interrupt, decision: str, value: Any) -> None:
         epoch = self._engine.lease.epoch

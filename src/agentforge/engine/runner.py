@@ -5,27 +5,32 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agentforge.engine.answers import Answer, read_answer
+from agentforge.engine.building import BuildLog
 from agentforge.engine.execution import Execution
 from agentforge.engine.failures import error_of
+from agentforge.engine.fencing import Fencing
 from agentforge.engine.interrupts import Interrupt
+from agentforge.engine.limiting import LimitHitInCompany, blaming, guarded
 from agentforge.engine.output import checked_output
 from agentforge.engine.provision import Provision
 from agentforge.engine.record import read_record
-from agentforge.engine.staff import Staff, ToolStaff
+from agentforge.engine.staff import Staff
+from agentforge.engine.toolboxes import Toolboxes
 from agentforge.engine.versions import AgentVersions
-from agentforge.environments import BuildProgress, Environment
+from agentforge.environments import Environment
 from agentforge.errors import AgentForgeError, ErrorInfo
 from agentforge.errors.runs import CrashLoop, RunTimedOut
+from agentforge.errors.sandbox import LimitExceeded
 from agentforge.errors.workers import WorkerDied, WorkerSilent, WorkerStartFailed
 from agentforge.gateway import Gateway, Grant, ModelResponse
 from agentforge.store import Attempt, AttemptStatus, Effect, JsonObject, RunChanges, RunStatus, Store
-from agentforge.tools import PythonTools, Tool
-from agentforge.workers import Worker
+from agentforge.workers import Worker, WorkerSpec
 from agentforge_worker.wire import Method, RpcError
 
 __all__ = ["Runner"]
@@ -49,9 +54,12 @@ class Runner:
         versions: AgentVersions,
         gateway: Gateway,
         staff: Staff,
+        fencing: Fencing,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._fencing = fencing
+        self._toolboxes = Toolboxes(staff, versions, fencing)
         self._provision = provision
         self._versions = versions
         self._gateway = gateway
@@ -74,6 +82,7 @@ class Runner:
                     work.exception()  # how the framework took it that its run was left
                 await self._park(execution)
         finally:
+            self._staff.dismiss(execution.run.run_id)
             if execution.ticket is not None:
                 execution.ticket.leave()
 
@@ -82,11 +91,19 @@ class Runner:
     async def _work(self, execution: Execution) -> Answer:
         if execution.ticket is not None:
             await execution.ticket.wait()
-        crashes = 0
+        crashes, alone = 0, False
         while True:
             before = execution.position
             try:
-                return await self._try(execution, alone=crashes >= _ALONE_AFTER)
+                return await self._try(execution, alone=alone or crashes >= _ALONE_AFTER)
+            except LimitHitInCompany as hit:
+                if self._staff.closed:
+                    raise
+                alone = True
+                execution.feed.emit("attempt.lost", {"attempt": execution.attempt.number, "reason": hit.message})
+                continue
+            except LimitExceeded:
+                raise  # its own doing: it would do so again
             except (WorkerDied, WorkerSilent, WorkerStartFailed) as death:
                 if self._staff.closed:
                     raise
@@ -99,35 +116,41 @@ class Runner:
     async def _try(self, execution: Execution, *, alone: bool) -> Answer:
         """Make one attempt, once all that it needs is there; `alone` in a worker that no other run loses with it."""
         environment = await self._provide(execution)
-        prepared = execution.prepared
-        spec = self._staff.agent_spec(
-            environment,
-            prepared.release,
-            self._provision.adapters.code(prepared.release, str(prepared.version.spec["adapter"])),
-            prepared.version.id,
-            prepared.definition.is_native,
-        )
-        if not alone:
-            async with self._staff.lease(spec) as worker:
-                return await self._attempt(execution, worker, environment)
-        async with self._staff.lease(replace(spec, alone=execution.run.run_id)) as worker:
-            self._staff.retire(worker)  # after this one run
+        alone = alone or execution.prepared.level == "strict"
+        spec = await self._agent_spec(execution, environment, alone=execution.run.run_id if alone else "")
+        async with self._staff.lease(spec, execution.run.run_id) as worker:
+            if alone:
+                self._staff.retire(worker)  # after this one run
             return await self._attempt(execution, worker, environment)
+
+    async def _agent_spec(self, execution: Execution, environment: Environment, *, alone: str) -> WorkerSpec:
+        """Return what the run's worker is made of; `alone` is the run if it is to be the worker's only one."""
+        prepared = execution.prepared
+        version, file = prepared.version, prepared.definition.file
+        framework = prepared.release.framework.name
+        level, project, permitted = prepared.level, prepared.project, prepared.permitted
+        self._fencing.workspace(level, version.id, execution.run.run_id)
+        fence, user = self._fencing.agent(level, project, file, framework, version.id, permitted, alone=alone)
+        if prepared.definition.is_native:
+            fence = replace(fence, reads=(*fence.reads, await self._versions.folder(version)))
+        adapter = self._provision.adapters.code(prepared.release, str(version.spec["adapter"]))
+        native = prepared.definition.is_native
+        spec = self._staff.agent_spec(environment, prepared.release, adapter, version.id, native, fence, user)
+        if native:  # its tools run in there with it
+            permitted.require_unmoved()
+            variables = {**spec.variables, **permitted.variables()}
+            spec = replace(spec, variables=variables, secrets=tuple(permitted.secrets))
+        return replace(spec, alone=alone) if alone else spec
 
     async def _provide(self, execution: Execution) -> Environment:
         """Build what is missing and describe the tools."""
         prepared = execution.prepared
-        tell = _BuildLog(execution)
+        tell = BuildLog(execution)
         environment = await self._provision.ensure(prepared.provisioned.request, prepared.release, tell)
         if prepared.definition.tools:
             request = await self._provision.tools(prepared.project, tell)
             tool_environment = await self._provision.ensure(request, None, tell)
-            root = await self._versions.folder(prepared.version)
-            spec = self._staff.tool_spec(tool_environment, prepared.version.id)
-            execution.toolbox = PythonTools(ToolStaff(self._staff, spec), root)
-            declared = [_tool(each) for each in prepared.definition.tools]
-            described = await self._versions.tools(prepared.version, execution.toolbox, declared)
-            execution.tools = {tool.name: tool for tool in described}
+            await self._toolboxes.equip(execution, tool_environment)
         return environment
 
     async def _attempt(self, execution: Execution, worker: Worker, environment: Environment) -> Answer:
@@ -137,6 +160,7 @@ class Runner:
             record = await read_record(self._store, execution.run.run_id)
         attempt = execution.begin(record)
         attempt.worker_id = worker.id
+        execution.allowance.limits = worker.spec.fence.limits
         number, started = attempt.number, self._clock()
         execution.run = msgspec.structs.replace(
             execution.run, status="running", started_at=started, environment=environment.id
@@ -157,11 +181,14 @@ class Runner:
                     "worker": worker.id,
                     "pid": worker.pid,
                     "environment": environment.id,
+                    "sandbox": worker.spec.fence.level,
+                    "limits": worker.limits,
                     "recorded": attempt.replay.recorded,
                 },
             )
             await self._permit(execution)
-            answer = await self._in_worker(execution, worker)
+            with blaming(self._staff, worker, execution.run.run_id):
+                answer = await self._in_worker(execution, worker)
             status = "succeeded"
             return answer
         except asyncio.CancelledError:
@@ -205,11 +232,15 @@ class Runner:
             start = await self._start(execution, agent_id)
             if execution.leaving:
                 raise asyncio.CancelledError  # asked for before the worker knew of the run
-            answer = read_answer(await worker.call(Method.RUN_START, start))
+            with guarded(self._staff.watch, Path(start["workspace"]), execution, worker):
+                said = await worker.call(Method.RUN_START, start)
+            execution.allowance.take_result(said)
+            answer = read_answer(said)
         finally:
+            attempt.left = True
             attempt.over.set()
             await self._gateway.revoke(attempt.token)
-        answer.output = checked_output(answer.output, prepared.definition.file.output)
+        answer.output = await checked_output(answer.output, prepared.definition.file.output)
         return answer
 
     def _limit_time(self, execution: Execution) -> asyncio.TimerHandle | None:
@@ -265,8 +296,7 @@ class Runner:
 
     async def _start(self, execution: Execution, agent_id: str) -> dict[str, Any]:
         run, prepared = execution.run, execution.prepared
-        workspace = prepared.project.state_dir / "workspaces" / run.run_id
-        workspace.mkdir(parents=True, exist_ok=True)  # one entry in a local folder: less than a thread costs
+        workspace = self._fencing.workspace(prepared.level, prepared.version.id, run.run_id)
         messages = await self._history(execution)
         return {
             "run_id": run.run_id,
@@ -440,40 +470,3 @@ def _called(effect: Effect) -> set[str]:
     choices = ModelResponse.from_record(effect.response).data.get("choices") or ()
     calls = [call for choice in choices for call in (choice.get("message") or {}).get("tool_calls") or ()]
     return {str((call.get("function") or {}).get("name")) for call in calls}
-
-
-def _tool(declared: Any) -> Tool:
-    return Tool(
-        file=declared.file,
-        function=declared.function,
-        idempotent=declared.idempotent,
-        approval=declared.approval,
-        timeout_s=declared.timeout_s,
-        on_error=declared.on_error,
-    )
-
-
-class _BuildLog:
-    """Tells a run's watchers about a build that the run waits for: each stage once, packages in tenths."""
-
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
-        self._last: tuple[str, str, int] | None = None
-
-    def __call__(self, progress: BuildProgress) -> None:
-        tenth = progress.done * 10 // progress.total if progress.total else 0
-        state = (progress.environment, progress.stage, tenth)
-        if state == self._last or (progress.stage == "ready" and self._last is None):
-            return
-        self._last = state
-        self._execution.feed.emit(
-            "log.written",
-            {
-                "stream": "environment",
-                "text": f"{progress.environment}: {progress.message or progress.stage}",
-                "environment": progress.environment,
-                "stage": progress.stage,
-                "done": progress.done,
-                "total": progress.total,
-            },
-        )

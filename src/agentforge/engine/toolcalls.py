@@ -14,7 +14,16 @@ from agentforge.engine.feed import FeedEnded
 from agentforge.engine.interrupts import Interrupt
 from agentforge.engine.record import CallKey, Outcome, idempotency_key, tool_request
 from agentforge.errors import AgentForgeError, ErrorInfo
-from agentforge.errors.tools import ToolAbandoned, ToolFailure, ToolRejected, ToolUnknown, ToolWorkerDied
+from agentforge.errors.sandbox import LimitExceeded
+from agentforge.errors.tools import (
+    ToolAbandoned,
+    ToolFailure,
+    ToolLimitHit,
+    ToolRejected,
+    ToolUnknown,
+    ToolWorkerDied,
+    ToolWorkerShared,
+)
 from agentforge.gateway import request_hash
 from agentforge.tools import Tool, ToolRequest
 from agentforge.workers import Worker
@@ -128,7 +137,7 @@ class ToolCalls:
                 known = ", ".join(f"`{each}`" for each in execution.tools) or "none"
                 raise ToolUnknown(f"the agent has no tool `{call.name}`; it has {known}")
             return await self._call(execution, call, tool)
-        except ToolAbandoned as error:
+        except (ToolAbandoned, LimitExceeded) as error:
             execution.feed.emit("tool.failed", _failure(call, error.info()))
             raise
         except ToolFailure as error:
@@ -146,11 +155,19 @@ class ToolCalls:
             await ask_about(execution, call, "run was interrupted", self._clock())
         await say_called(execution, call, tool.idempotent)
         started = time.monotonic()
+        alone = False
         for left in reversed(range(_TRIES)):
             try:
-                value = await self._in_tool_worker(execution, call, tool)
+                value = await self._in_tool_worker(execution, call, tool, alone=alone)
                 break
-            except ToolWorkerDied:
+            except ToolLimitHit as hit:
+                if not (left and hit.shared and tool.idempotent):
+                    raise
+                alone = True
+            except ToolWorkerDied as death:
+                if tool.code:
+                    raise  # by the code's own doing, and nothing of it is left
+                alone = alone or isinstance(death, ToolWorkerShared)
                 if not tool.idempotent:
                     execution.calls.pop(call.key, None)
                     await ask_about(execution, call, "process ended", self._clock())
@@ -161,11 +178,11 @@ class ToolCalls:
         await keep_call(execution, call, outcome, tool.idempotent, duration_ms, self._clock())
         return outcome
 
-    async def _in_tool_worker(self, execution: Execution, call: ToolCall, tool: Tool) -> Any:
+    async def _in_tool_worker(self, execution: Execution, call: ToolCall, tool: Tool, *, alone: bool) -> Any:
         assert execution.toolbox is not None
         key = idempotency_key(execution.record, execution.run.run_id, *call.key)
         request = ToolRequest(tool, call.arguments, execution.run.run_id, key)
-        running = asyncio.ensure_future(execution.toolbox.call(request))
+        running = asyncio.ensure_future(execution.toolbox.call(request, alone=alone))
         doomed = asyncio.ensure_future(execution.doomed.wait())
         try:
             await asyncio.wait([running, doomed], return_when=asyncio.FIRST_COMPLETED)
@@ -178,10 +195,8 @@ class ToolCalls:
 
 
 def tool_call(execution: Execution, params: dict[str, Any]) -> ToolCall:
-    """Return the call that a worker asks for. Raises RpcError."""
-    name, arguments = params.get("name"), params.get("arguments")
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise RpcError(ErrorCode.INVALID_PARAMS, "a tool call needs a name and arguments")
+    """Return the call that a worker asks for."""
+    name, arguments = params["name"], params["arguments"]
     hashed = request_hash("tool", {"name": name, "arguments": arguments})
     return ToolCall(name, arguments, hashed, execution.attempt.occurrence("tool", hashed))
 

@@ -15,7 +15,7 @@ from agentforge.environments import Lock
 from agentforge.errors.runs import VersionUnusable
 from agentforge.errors.store import BlobNotFound
 from agentforge.store import AgentVersion, AgentVersionId, BlobId, Store
-from agentforge.tools import PythonTools, Tool
+from agentforge.tools import Tool, Toolbox
 
 __all__ = ["AgentVersions"]
 
@@ -69,7 +69,7 @@ class AgentVersions:
         requirements = tuple(version.spec["agent"].get("requirements", ()))
         return Lock(text, requirements, str(version.spec.get("python", "")))
 
-    async def tools(self, version: AgentVersion, toolbox: PythonTools, declared: Sequence[Tool]) -> list[Tool]:
+    async def tools(self, version: AgentVersion, toolbox: Toolbox, declared: Sequence[Tool]) -> list[Tool]:
         """Return the version's tools with what their functions say of themselves; asked for once."""
         task = self._tools.get(version.id)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):

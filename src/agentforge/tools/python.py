@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agentforge.errors import AgentForgeError
+from agentforge.errors.sandbox import REPORTED_LIMITS, LimitExceeded
 from agentforge.errors.tools import (
     ToolArgumentsWrong,
     ToolFailure,
+    ToolLimitHit,
     ToolLoadFailed,
     ToolRaised,
     ToolResultWrong,
     ToolTimedOut,
     ToolWorkerDied,
+    ToolWorkerShared,
 )
 from agentforge.tools.tool import Tool, ToolRequest
 from agentforge_worker.wire import Method, RpcError
@@ -30,6 +33,11 @@ _FOUND_IN_WORKER: dict[str, type[ToolFailure]] = {
 class ToolWorker(Protocol):
     """A live tool worker."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether it has served more than one run so far."""
+        ...
+
     async def call(self, method: str, params: dict[str, Any], timeout_s: float | None = None) -> Any:
         """Send a request; raises RpcError, TimeoutError, or an AgentForgeError when the worker ends."""
         ...
@@ -38,8 +46,8 @@ class ToolWorker(Protocol):
 class ToolWorkers(Protocol):
     """Where tool workers come from; given by the engine."""
 
-    def lease(self) -> contextlib.AbstractAsyncContextManager[ToolWorker]:
-        """Give a worker of the tool environment for one call."""
+    def lease(self, run_id: str = "", *, alone: bool = False) -> contextlib.AbstractAsyncContextManager[ToolWorker]:
+        """Give a worker of the tool environment for one call of a run; `alone`: one that serves no other run."""
         ...
 
     def retire(self, worker: ToolWorker) -> None:
@@ -62,13 +70,18 @@ class PythonTools:
                 answer = await worker.call(Method.TOOLS_OPEN, {"root": str(self._root), "tools": wanted})
             except RpcError as error:
                 raise _failure(error, "") from error
+        if len(answer["tools"]) != len(tools):
+            raise ToolLoadFailed(f"the tool worker described {len(answer['tools'])} of {len(tools)} tools")
         return [
             replace(tool, name=found["name"], description=found["description"], parameters=found["parameters"])
             for tool, found in zip(tools, answer["tools"], strict=True)
         ]
 
-    async def call(self, request: ToolRequest) -> Any:
-        """Return the tool's result, a JSON value. Raises a ToolFailure."""
+    async def call(self, request: ToolRequest, *, alone: bool = False) -> Any:
+        """Return the tool's result, a JSON value; `alone`: from a worker that serves no other run.
+
+        Raises a ToolFailure, or the LimitExceeded that the tool's process was ended for.
+        """
         tool = request.tool
         params = {
             "root": str(self._root),
@@ -77,11 +90,14 @@ class PythonTools:
             "arguments": request.arguments,
             "extras": {"idempotency_key": request.idempotency_key, "run_id": request.run_id},
         }
-        async with self._workers.lease() as worker:
+        async with self._workers.lease(request.run_id, alone=alone) as worker:
             try:
                 answer = await worker.call(Method.TOOL_INVOKE, params, tool.timeout_s)
             except RpcError as error:
-                raise _failure(error, tool.name) from error
+                failure = _failure(error, tool.name, shared=worker.shared)
+                if isinstance(failure, ToolLimitHit):
+                    self._workers.retire(worker)  # threads, open files, a full scratch folder are left behind in it
+                raise failure from error
             except asyncio.CancelledError:
                 self._workers.retire(worker)  # what was cancelled may not listen: its process ends it
                 raise
@@ -90,13 +106,23 @@ class PythonTools:
                 raise ToolTimedOut(f"the tool `{tool.name}` did not return within {tool.timeout_s:g} s") from None
             except ToolFailure:
                 raise
+            except LimitExceeded as error:
+                if not worker.shared:
+                    raise
+                raise ToolWorkerShared(f"the process of the tool `{tool.name}` ended: {error.message}") from error
             except AgentForgeError as error:
                 raise ToolWorkerDied(f"the process of the tool `{tool.name}` ended: {error.message}") from error
         return answer["value"]
 
 
-def _failure(error: RpcError, name: str) -> ToolFailure:
+def _failure(error: RpcError, name: str, *, shared: bool = False) -> ToolFailure:
     info = error.data if isinstance(error.data, dict) else {}
-    kind = _FOUND_IN_WORKER.get(str(info.get("code")), ToolRaised)
+    code, message, details = str(info.get("code")), str(info.get("message") or error.message), info.get("details") or {}
+    if code in REPORTED_LIMITS:
+        text = f"the tool `{name}` failed: {message}"
+        return ToolLimitHit(code, text, str(info.get("hint") or ""), shared=shared, **details)
+    kind = _FOUND_IN_WORKER.get(code, ToolRaised)
     prefix = f"the tool `{name}` failed: " if name and kind is ToolRaised else ""
-    return kind(prefix + str(info.get("message") or error.message), **(info.get("details") or {}))
+    failure = kind(prefix + message)
+    failure.details = details
+    return failure

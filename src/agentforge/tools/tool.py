@@ -8,11 +8,12 @@ __all__ = ["Tool", "ToolRequest"]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A python function of an agent version."""
+    """A python function of an agent version, or with `code` one that runs what the model writes."""
 
-    file: str
+    file: str = ""
     """Path below the agent version's folder."""
-    function: str
+    function: str = ""
+    code: Literal["", "python"] = ""
     idempotent: bool = False
     approval: Literal["never", "always"] = "never"
     timeout_s: float = 60.0
