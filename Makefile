@@ -7,7 +7,7 @@ BIN := .venv/bin
 STARTED := $(shell date +%s)
 
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format types layers docs unit process live lock generate changelog clean
+.PHONY: help setup demo test lint format types layers docs unit process security live lock generate changelog clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,8 @@ demo: ## one agent on three frameworks, on the embedded model, without any key
 	AGENTFORGE_DEMO_SINCE=$$since AGENTFORGE_DEMO_FRESH=$$fresh $(BIN)/agentforge demo
 
 test: lint types layers docs ## all checks and all tests, cheap ones first
-	@echo "== pytest: unit, process, live"
-	@$(BIN)/pytest tests/unit tests/process tests/live
+	@echo "== pytest: unit, process, security, live"
+	@$(BIN)/pytest tests/unit tests/process tests/security tests/live
 
 lint: setup ## ruff: rules and format
 	@echo "== ruff"
@@ -66,6 +66,9 @@ unit: setup ## tests without processes
 
 process: setup ## tests with real workers and environments
 	@$(BIN)/pytest tests/process
+
+security: setup ## attacks on the fence, on a machine of their own
+	@$(BIN)/pytest tests/security
 
 live: setup ## tests against the real package index
 	@$(BIN)/pytest tests/live

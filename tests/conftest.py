@@ -2,7 +2,12 @@
 
 import signal
 
+import hypothesis
 import pytest
+
+# What is slow on a busy machine is no defect: no test has a deadline, and generating is never too slow.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 pytest.register_assert_rewrite("agentforge_conformance")
 

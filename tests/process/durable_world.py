@@ -57,14 +57,14 @@ class World:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.log = project.root / "calls.log"
-        self.gate = project.root / "gate"
+        self.log = project.marks / "calls.log"
+        self.gate = project.marks / "gate"
         project.write("agent/tools.py", TOOLS.format(log=str(self.log), gate=str(self.gate)))
         tools = [
             {"python": "tools.py:careful"},
             {"python": "tools.py:easy", "idempotent": True},
         ]
-        self.agent = project.agent("agent", tools=tools)
+        self.agent = project.agent("agent", tools=tools, permissions={"write": [str(project.marks)]})
         steps = [Step(calls=[CalledTool(name, {"n": n})]) for n, name in enumerate(CALLS)]
         self.model = project.model.script("three", *steps, Step(text="done: {tool}"), per="conversation")
 

@@ -19,7 +19,7 @@ from agentforge.api.place import answers, host_place
 from agentforge.errors.host import HostGone
 from agentforge_conformance.scripted_model import RecordedRequest, ScriptedModel
 
-__all__ = ["KEY", "Command", "Done", "Project", "gone", "open_project"]
+__all__ = ["KEY", "Command", "Done", "Project", "gone", "open_project", "processes_of"]
 
 KEY = "sk-real-key-7d1f03c5b28e4a96"
 """The real key of the model endpoint: it must never get into a worker."""
@@ -122,12 +122,21 @@ class Project:
     def with_tools(self, folder: str, code: str, *functions: str, **options: Any) -> str:
         """Write an agent with these functions of `code` as its tools; `options` go for each tool."""
         self.write(f"{folder}/tools.py", code)
-        return self.agent(folder, tools=[{"python": f"tools.py:{name}", **options} for name in functions])
+        tools = [{"python": f"tools.py:{name}", **options} for name in functions]
+        return self.agent(folder, tools=tools, permissions={"write": [str(self.marks)]})
+
+    @property
+    def marks(self) -> Path:
+        """A folder that agents and tools may write: what they leave there tells that they were called."""
+        folder = self.root.parent / "marks"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def native(self, folder: str, code: str, framework: str = "python") -> str:
         """Write an agent that is the function `agent` of its own code."""
         self.write(f"{folder}/code.py", code)
-        return self.agent(folder, native={"framework": framework, "entrypoint": "code:agent"})
+        native = {"framework": framework, "entrypoint": "code:agent"}
+        return self.agent(folder, native=native, permissions={"write": [str(self.marks)]})
 
     # ---- commands
 
@@ -229,6 +238,12 @@ class Project:
     def keys_seen(self, requests: list[RecordedRequest] | None = None) -> set[str | None]:
         """Return what the model's requests carried as their authorization."""
         return {request.header("authorization") for request in requests or self.model.requests}
+
+
+def processes_of(worker: int) -> list[int]:
+    """Return the processes of a worker, the sandbox around it among them; the last is the worker itself."""
+    process = psutil.Process(worker)
+    return [worker, *(child.pid for child in process.children(recursive=True))]
 
 
 async def gone(pid: int, *, patience_s: float = 20.0) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .project_world import EXAMPLE, KEY, Project
+from .project_world import EXAMPLE, KEY, Project, processes_of
 
 TOKEN = re.compile(rb"af-run-[\w-]{16,}")
 TRACED = "1"
@@ -56,8 +56,9 @@ async def test_the_real_key_is_not_in_the_framework_worker_but_the_run_token_is(
         _, busy = await project.model.wait_for_requests(2)
     assert busy.header("authorization") == f"Bearer {KEY}"
     (worker,) = await project.workers()
-    environment = Path(f"/proc/{worker['pid']}/environ").read_bytes()
-    memory = await dumped(worker["pid"], tmp_path)
+    processes = processes_of(worker["pid"])
+    environment = Path(f"/proc/{processes[-1]}/environ").read_bytes()
+    memory = b"".join([await dumped(pid, tmp_path) for pid in processes])
     assert busy.status is None, "the model call ended before the search did"
     assert b"PYTHONHASHSEED=0" in environment
     assert KEY.encode() not in environment
@@ -87,8 +88,8 @@ async def test_no_process_of_a_run_inherits_the_callers_environment(project: Pro
     await project.run(str(EXAMPLE), "x", "--on", "python")
     workers = [*await project.workers(), *await project.workers("tools")]
     assert len(workers) == 2
-    for worker in workers:
-        environment = Path(f"/proc/{worker['pid']}/environ").read_bytes()
+    for pid in [pid for worker in workers for pid in processes_of(worker["pid"])]:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
         assert b"do-not-pass-me-on" not in environment
         assert KEY.encode() not in environment
     host = Path(f"/proc/{(await project.host())['pid']}/environ").read_bytes()

@@ -83,12 +83,12 @@ class TestCrewAI(AdapterSuite):
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
     @pytest.mark.parametrize("made_by", ["crew", "agent", "flow"])
     async def test_a_users_own_tools_are_called_once_in_all_attempts(
-        self, lab: Lab, tmp_path: Path, stream: bool, made_by: str
+        self, lab: Lab, place: Path, stream: bool, made_by: str
     ) -> None:
         """What they return, and what they raise, is told to the model in the same words both times."""
         module = f"crew_own_{made_by}_{stream}"
-        (tmp_path / f"{module}.py").write_text(OWN_TOOLS)
-        agent = await lab.open_native(tmp_path, f"{module}:{made_by}")
+        (place / f"{module}.py").write_text(OWN_TOOLS)
+        agent = await lab.open_native(place, f"{module}:{made_by}")
         calls = [CalledTool(name, {"n": n}, f"call_{n}") for n, name in enumerate(["plain", "fails", "other"])]
         steps = [Step(calls=calls), Step(calls=calls[:1]), Step(text="end")]
         lab.model.script("own", *steps, per="conversation")
@@ -103,14 +103,14 @@ class TestCrewAI(AdapterSuite):
         assert [part in text for part, text in zip(["0", "no 1", "{'n': 2}"], told, strict=True)] == [True] * 3
         assert again.result is not None
         assert "end" in again.result["output"]
-        called = (tmp_path / "called").read_text().split()
+        called = (place / "called").read_text().split()
         assert sorted(called) in (["0", "1", "2"], ["0", "0", "1", "2"])  # CrewAI keeps results of equal calls
 
     async def test_a_users_own_tool_that_asks_a_human_leaves_the_run_and_is_called_again(
-        self, lab: Lab, tmp_path: Path
+        self, lab: Lab, place: Path
     ) -> None:
-        (tmp_path / "crew_asking.py").write_text(OWN_TOOLS)
-        agent = await lab.open_native(tmp_path, "crew_asking:crew")
+        (place / "crew_asking.py").write_text(OWN_TOOLS)
+        agent = await lab.open_native(place, "crew_asking:crew")
         steps = [Step(calls=[CalledTool("confirm", {"n": 5})]), Step(text="It said {tool}.")]
         lab.model.script("own", *steps, per="conversation")
         run = lab.trial.prepare()
@@ -122,17 +122,17 @@ class TestCrewAI(AdapterSuite):
         assert again.result["output"] == "It said yes."
 
     async def test_a_users_own_agent_knows_the_conversation_and_a_crew_is_said_not_to(
-        self, lab: Lab, tmp_path: Path
+        self, lab: Lab, place: Path
     ) -> None:
-        (tmp_path / "crew_thread.py").write_text(OWN_TOOLS)
+        (place / "crew_thread.py").write_text(OWN_TOOLS)
         lab.model.script("own", Step(text="end"))
         thread = [{"role": "user", "content": "I am Ada."}, {"role": "assistant", "content": "Hello Ada!"}]
-        run = await lab.run(await lab.open_native(tmp_path, "crew_thread:agent"), "Who am I?", messages=thread)
+        run = await lab.run(await lab.open_native(place, "crew_thread:agent"), "Who am I?", messages=thread)
         asked = [m for m in lab.requests(run)[0].json["messages"] if m["role"] != "system"]
         assert [m["role"] for m in asked] == ["user", "assistant", "user"]
         assert all(
             text in m["content"] for m, text in zip(asked, ["I am Ada.", "Hello Ada!", "Who am I?"], strict=True)
         )
         assert run.warnings == []
-        run = await lab.run(await lab.open_native(tmp_path, "crew_thread:crew"), "Who am I?", messages=thread)
+        run = await lab.run(await lab.open_native(place, "crew_thread:crew"), "Who am I?", messages=thread)
         assert len(run.warnings) == 1

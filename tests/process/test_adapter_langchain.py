@@ -141,30 +141,28 @@ class TestLangChain(AdapterSuite):
         assert lab.requests(run)[0].json["response_format"]["json_schema"]["name"] == "answer"
         assert [m["role"] for m in run.result["messages"]] == ["assistant", "tool", "assistant"]
 
-    async def test_any_runnable_is_a_native_agent(self, lab: Lab, tmp_path: Path) -> None:
-        (tmp_path / "lc_agents.py").write_text(AGENTS)
-        run = await lab.run(await lab.open_native(tmp_path, "lc_agents:doubles"), {"n": 21})
+    async def test_any_runnable_is_a_native_agent(self, lab: Lab, place: Path) -> None:
+        (place / "lc_agents.py").write_text(AGENTS)
+        run = await lab.run(await lab.open_native(place, "lc_agents:doubles"), {"n": 21})
         assert run.result["output"] == {"double": 42}
 
     @pytest.mark.parametrize("stream", [False, True])
-    async def test_a_native_graph_takes_text_and_answers_with_text(
-        self, lab: Lab, tmp_path: Path, stream: bool
-    ) -> None:
-        (tmp_path / "lc_graphs.py").write_text(AGENTS)
-        run = await lab.run(await lab.open_native(tmp_path, "lc_graphs:make"), "Hello!", stream=stream)
+    async def test_a_native_graph_takes_text_and_answers_with_text(self, lab: Lab, place: Path, stream: bool) -> None:
+        (place / "lc_graphs.py").write_text(AGENTS)
+        run = await lab.run(await lab.open_native(place, "lc_graphs:make"), "Hello!", stream=stream)
         assert run.result["output"] == "FINAL: Hello!"
         assert [bool(r.json["stream"]) for r in lab.requests(run)] == [stream]
 
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
     @pytest.mark.parametrize("made_by", ["make", "make_inside_another"])
     async def test_a_users_own_tools_are_called_once_in_all_attempts(
-        self, lab: Lab, tmp_path: Path, stream: bool, made_by: str
+        self, lab: Lab, place: Path, stream: bool, made_by: str
     ) -> None:
         """What they return, and what they raise for the model to hear, is the same to the model both times."""
         module = f"lc_own_{made_by}_{stream}"
-        (tmp_path / f"{module}.py").write_text(OWN_TOOLS)
+        (place / f"{module}.py").write_text(OWN_TOOLS)
         opened = await lab.trial.open(
-            {"agent_id": module, "source": {"root": str(tmp_path), "module": module, "attribute": made_by}}
+            {"agent_id": module, "source": {"root": str(place), "module": module, "attribute": made_by}}
         )
         assert opened["warnings"] == ["the calls of the tool `other` are not recorded: only those of functions are"]
         names = ["plain", "waits", "typed", "pair", "steers", "raises", "other"]
@@ -181,14 +179,14 @@ class TestLangChain(AdapterSuite):
         assert [r.body for r in lab.requests(again)] == [r.body for r in lab.requests(first)]
         told = [m["content"] for m in lab.requests(again)[1].json["messages"] if m["role"] == "tool"]
         assert told == ['{"n": 0}', '[1, "config"]', "Total(total=2)", "content 3", "steered 4", "no 5", "6"]
-        assert sorted((tmp_path / "called").read_text().split()) == ["0", "0", "1", "2", "3", "4", "5"]
+        assert sorted((place / "called").read_text().split()) == ["0", "0", "1", "2", "3", "4", "5"]
 
     @pytest.mark.parametrize("tool", ["confirm", "confirm_in_a_thread"])
     async def test_a_users_own_tool_that_asks_a_human_leaves_the_run_and_is_called_again(
-        self, lab: Lab, tmp_path: Path, tool: str
+        self, lab: Lab, place: Path, tool: str
     ) -> None:
-        (tmp_path / f"lc_{tool}.py").write_text(OWN_TOOLS)
-        agent = await lab.open_native(tmp_path, f"lc_{tool}:make")
+        (place / f"lc_{tool}.py").write_text(OWN_TOOLS)
+        agent = await lab.open_native(place, f"lc_{tool}:make")
         steps = [Step(calls=[CalledTool(tool, {"n": 5})]), Step(text="It said {tool}.")]
         lab.model.script("own", *steps, per="conversation")
         lab.trial.answers.clear()

@@ -116,10 +116,10 @@ class TestPydanticAI(AdapterSuite):
         assert started[0] == started[-1] == "model"
         assert sorted(started[1:-1]) == ["add", "total_for"]
 
-    async def test_a_users_own_agent_runs_unchanged_with_each_runs_token(self, lab: Lab, tmp_path: Path) -> None:
+    async def test_a_users_own_agent_runs_unchanged_with_each_runs_token(self, lab: Lab, place: Path) -> None:
         """Its client is made when its module is imported, before there is a run."""
-        (tmp_path / "mine.py").write_text(textwrap.dedent(NATIVE))
-        source = {"root": str(tmp_path), "module": "mine", "attribute": "agent"}
+        (place / "mine.py").write_text(textwrap.dedent(NATIVE))
+        source = {"root": str(place), "module": "mine", "attribute": "agent"}
         opened = await lab.trial.open({"agent_id": "native", "source": source})
         assert opened["card"]["tools"] == ["double"]
         assert opened["card"]["models"] == ["scripted"]
@@ -129,23 +129,21 @@ class TestPydanticAI(AdapterSuite):
             assert len(lab.requests(run)) == 2
             assert [d["name"] for k, d in run.events if k == "step.started"] == ["model", "double", "model"]
 
-    async def test_a_users_own_structured_answer_becomes_json(self, lab: Lab, tmp_path: Path) -> None:
+    async def test_a_users_own_structured_answer_becomes_json(self, lab: Lab, place: Path) -> None:
         """It is an object of the user's own class."""
-        (tmp_path / "typed.py").write_text(textwrap.dedent(TYPED))
-        source = {"root": str(tmp_path), "module": "typed", "attribute": "make"}
+        (place / "typed.py").write_text(textwrap.dedent(TYPED))
+        source = {"root": str(place), "module": "typed", "attribute": "make"}
         await lab.trial.open({"agent_id": "typed", "source": source})
         lab.model.script("typed", Step(calls=[CalledTool("final_result", {"total": 2})]))
         run = await lab.run("typed")
         assert result(run)["output"] == {"total": 2, "day": "2026-11-01"}
 
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-    async def test_a_users_own_tools_are_called_once_in_all_attempts(
-        self, lab: Lab, tmp_path: Path, stream: bool
-    ) -> None:
+    async def test_a_users_own_tools_are_called_once_in_all_attempts(self, lab: Lab, place: Path, stream: bool) -> None:
         """What they return, and what they raise for the model to hear, is the same to the model both times."""
         module = f"own_{stream}"
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(OWN_TOOLS))
-        agent = await lab.open_native(tmp_path, f"{module}:agent")
+        (place / f"{module}.py").write_text(textwrap.dedent(OWN_TOOLS))
+        agent = await lab.open_native(place, f"{module}:agent")
         calls = [
             CalledTool(name, {"n": n}, f"call_{n}")
             for n, name in enumerate(["plain", "typed", "rich", "again", "fails"])
@@ -163,13 +161,13 @@ class TestPydanticAI(AdapterSuite):
         assert [part in text for part, text in zip(["0", "2026-11-01", "the answer"], told, strict=False)] == [True] * 3
         assert "try 3 again" in told[3]
         assert "no luck" in told[4]
-        assert (tmp_path / "called").read_text().split() == ["0", "1", "2", "3", "4", "0"]
+        assert (place / "called").read_text().split() == ["0", "1", "2", "3", "4", "0"]
 
     async def test_a_users_own_tool_that_asks_a_human_leaves_the_run_and_is_called_again(
-        self, lab: Lab, tmp_path: Path
+        self, lab: Lab, place: Path
     ) -> None:
-        (tmp_path / "asking.py").write_text(textwrap.dedent(OWN_TOOLS))
-        agent = await lab.open_native(tmp_path, "asking:agent")
+        (place / "asking.py").write_text(textwrap.dedent(OWN_TOOLS))
+        agent = await lab.open_native(place, "asking:agent")
         steps = [Step(calls=[CalledTool("confirm", {"n": 5})]), Step(text="It said {tool}.")]
         lab.model.script("own", *steps, per="conversation")
         run = lab.trial.prepare()

@@ -47,8 +47,8 @@ class TestPython(AdapterSuite):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def agents(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("native")
+    def agents(cls, lab: Lab) -> Path:
+        folder = lab.place()
         (folder / "my_agents.py").write_text(AGENTS)
         return folder
 

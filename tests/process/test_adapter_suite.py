@@ -27,7 +27,7 @@ tested = [{version = "3.11", as_of = 2026-11-15T00:00:00Z}]
 """
 
 FAULTY = """
-import asyncio, dataclasses, os, uuid
+import asyncio, contextlib, dataclasses, os, uuid
 from agentforge_worker.adapter import Message, Result, Start, ToolFailed
 from . import adapter as sound
 
@@ -51,8 +51,8 @@ class FaultyAdapter(sound.PythonAdapter):
         agent._request["user"] = str(uuid.uuid4())                                      # fault: never the same
         agent._request["seed"] = 1                                                      # fault: not what was set
         agent._request["stream"] = False                                                # fault: never streams
-        with open(os.path.join(os.path.dirname(__file__), "left-behind"), "w"):          # fault: leaves a file
-            pass
+        with contextlib.suppress(OSError):                                              # the fence is in its way
+            open(os.path.join(os.path.dirname(__file__), "left-behind"), "w").close()    # fault: leaves a file
         ctx.emit("step.started", {"step": 99, "name": "for ever"})                      # fault: never finished
         request = Start(request.input)                                                  # fault: forgets
         work = asyncio.ensure_future(sound.PythonAdapter.run(self, agent, request, ctx))

@@ -21,14 +21,14 @@ REPLACED = "the host ended; going on with a new one"
 
 def calls_of(project: Project) -> list[str]:
     """Return what the tools have written down, a line a call."""
-    file = project.root / "calls.txt"
+    file = project.marks / "calls.txt"
     return file.read_text().splitlines() if file.exists() else []
 
 
 def adding(project: Project, folder: str = "adding", **options: Any) -> str:
     """Write an agent whose tool doubles a number and notes each call."""
     code = (
-        f"def double(number: int) -> int:\n    with open({str(project.root / 'calls.txt')!r}, 'a') as file:\n"
+        f"def double(number: int) -> int:\n    with open({str(project.marks / 'calls.txt')!r}, 'a') as file:\n"
         "        file.write(f'{number}\\n')\n    return 2 * number\n"
     )
     return project.with_tools(folder, code, "double", **options)
@@ -38,7 +38,7 @@ def paying(project: Project, **options: Any) -> str:
     """Write an agent whose tool hangs when it is called for the first time, and notes each call."""
     code = (
         "import pathlib, time\n\n\ndef pay(amount: int) -> str:\n"
-        f"    file = pathlib.Path({str(project.root / 'calls.txt')!r})\n    first = not file.exists()\n"
+        f"    file = pathlib.Path({str(project.marks / 'calls.txt')!r})\n    first = not file.exists()\n"
         "    with file.open('a') as stream:\n        stream.write(f'{amount}\\n')\n"
         "    time.sleep(600 if first else 0)\n    return f'paid {amount}'\n"
     )

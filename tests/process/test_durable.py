@@ -79,7 +79,7 @@ async def test_a_tool_in_flight_that_must_not_run_twice_has_the_run_wait(world: 
 
 async def test_a_stopping_host_does_not_wait_for_the_tools_of_a_run_that_waits(world: World) -> None:
     world.project.write("agentforge.toml", "[host]\ndrain_s = 0\n")
-    both = [CalledTool("careful", {"n": 0}), CalledTool("easy", {"n": 5})]
+    both = [CalledTool("easy", {"n": 5}), CalledTool("careful", {"n": 0})]  # in this order: the run may wait at once
     world.model = world.project.model.script("both", Step(calls=both), Step(text="done"), per="conversation")
     first, second = world.close_gate("careful0"), world.close_gate("easy5")
     run = await world.start()

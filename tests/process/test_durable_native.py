@@ -132,14 +132,14 @@ class World:
 
     def __init__(self, project: Project, framework: str, code: str = "", **native: Any) -> None:
         self.project = project
-        self.here = project.root / "here"
-        self.here.mkdir()
+        self.here = project.marks
         calls = [CalledTool("careful", {"n": 0}, "call_0"), CalledTool("slow", {"n": 1}, "call_1")]
         steps = [*(Step(calls=[call]) for call in calls), Step(text="done: {tool}")]
         self.model = project.model.script("native", *steps, per="conversation")
         text = COMMON.format(here=str(self.here)) + (code or AGENTS[framework]).format(model=self.model)
         project.native("mine", text, framework)
-        self.agent = project.agent("mine", native={"framework": framework, "entrypoint": "code:agent", **native})
+        native = {"framework": framework, "entrypoint": "code:agent", **native}
+        self.agent = project.agent("mine", native=native, permissions={"write": [str(self.here)]})
 
     def calls(self) -> list[Any]:
         log = self.here / "calls.log"

@@ -104,8 +104,8 @@ async def test_a_question_that_nobody_answers_in_time_takes_its_default_or_fails
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("decision", ["approve", "reject"])
 async def test_a_call_that_needs_an_approval_waits_for_it(world: World, framework: str, decision: str) -> None:
-    agent = world.project.agent("approved", tools=[{"python": "tools.py:careful", "approval": "always"}])
-    world.project.write("approved/tools.py", (world.project.root / "agent/tools.py").read_text())
+    code = (world.project.root / "agent/tools.py").read_text()
+    agent = world.project.with_tools("approved", code, "careful", approval="always")
     model = world.project.model.script(
         "once", Step(calls=[CalledTool("careful", {"n": 1})]), Step(text="so: {tool}"), per="conversation"
     )
@@ -144,7 +144,8 @@ async def test_a_child_run_is_started_once(world: World) -> None:
 @pytest.mark.parametrize("decision", ["continue", "fail"])
 async def test_a_run_that_takes_another_way_after_a_payment_asks_first(world: World, decision: str) -> None:
     agent = world.project.native("moody", MOODY)
-    mood = world.project.write("mood.txt", "glad")
+    mood = world.project.marks / "mood.txt"
+    mood.write_text("glad")
     async with world.project_host() as connection:
         given = {"agent": agent, "input": {"mood": str(mood)}, "variables": world.project.variables}
         run = (await connection.post("/v1/runs", given))["run_id"]

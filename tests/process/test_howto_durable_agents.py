@@ -39,9 +39,9 @@ async def lab() -> AsyncIterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(lab: Lab) -> Path:
     """The page's blocks as modules, each under the names of its functions."""
-    folder = tmp_path_factory.mktemp("page")
+    folder = lab.place()
     for block in BLOCKS:
         for name in re.findall(r"^(?:async )?def (\w+)\(", block, re.MULTILINE):
             (folder / f"page_{name}.py").write_text(block)

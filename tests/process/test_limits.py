@@ -29,7 +29,7 @@ class Held:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._gate = project.root / "gate"
+        self._gate = project.marks / "gate"  # where the tools of an agent may read
         self.run_id = ""
 
     async def begin(self) -> None:
