@@ -68,7 +68,8 @@ def write_agent(root: Path, log: Path) -> None:
     """Write the agent's folder into a project; its tools write to `log`."""
     folder = root / AGENT
     folder.mkdir()
-    (folder / "agent.yaml").write_text(json.dumps(_AGENT_FILE))  # JSON is YAML
+    file = {**_AGENT_FILE, "permissions": {"write": [str(log.parent)]}}
+    (folder / "agent.yaml").write_text(json.dumps(file))  # JSON is YAML
     (folder / "tools.py").write_text(_TOOLS.format(log=str(log)))
 
 

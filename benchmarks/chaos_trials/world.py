@@ -29,13 +29,18 @@ _RETRY_S = 0.02
 _FAULTS = "AGENTFORGE_FAULTS"
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 class World:
     """One project. Requests to its host outlive the host: they wait for the next one."""
 
     def __init__(self, root: Path, model: ScriptedModel) -> None:
         self.root = root
         self.model = model
-        self.log = ToolLog(root / "calls.jsonl")
+        self.log = ToolLog(_made(root / "calls") / "calls.jsonl")
         self.requests = Requests(model)
         self.variables = {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "sk-chaos"}
         self.connection = Connection(socket=host_place(root).socket)
@@ -158,9 +163,9 @@ async def until(sign: Callable[[], bool], every_s: float) -> None:
 async def open_world(root: Path) -> AsyncIterator[World]:
     """Make the project and its model; no host runs yet."""
     (root / "agentforge.toml").touch()
-    write_agent(root, root / "calls.jsonl")
     async with ScriptedModel() as model:
         world = World(root, model)
+        write_agent(root, world.log.path)
         try:
             yield world
         finally:
