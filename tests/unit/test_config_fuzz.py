@@ -43,7 +43,7 @@ max_queued = 5
 INTO = st.sampled_from(
     [*"&*!|>%@`'\"[]{},:#-?\t\0\x85\u2028\ufeff", "<<: ", "? ", "---\n", "...\n", "!!python/object:os.system "]
 )
-quietly = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+quietly = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 
 
 def read_agent(folder: Path, text: str | bytes) -> None:
@@ -190,3 +190,15 @@ def test_an_agent_file_that_means_harm_is_refused_soon(tmp_path: Path, text: str
 )
 def test_a_project_file_that_means_harm_is_refused_soon(tmp_path: Path, text: str) -> None:
     read_project(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ['"[key]" = {}\n', "[durability]\n['[key]']\n"])
+def test_a_key_that_pydantic_has_a_use_for_is_unknown_all_the_same(tmp_path: Path, text: str) -> None:
+    (tmp_path / "agentforge.toml").write_text(text)
+    with pytest.raises(AgentForgeError, match=r"`\[key\]` is not a known key"):
+        load_project(tmp_path, {})
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AgentForgeError):
+        load_agent_value({"name": "x", "instructions": "y", "requirements": ["\ud800"]}, tmp_path)

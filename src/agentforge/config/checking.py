@@ -66,6 +66,7 @@ def refusal(
     `statement` continues after the key (`is ...`) unless `key` is given, which names the key of the section that is
     meant when a whole section is checked; then it is a sentence of its own.
     """
+    statement = statement.encode(errors="backslashreplace").decode()  # pydantic can't hold halves of surrogate pairs
     context: dict[str, Any] = {"statement": statement, "hint": hint, "kind": kind}
     if key is not None:
         context["key"] = key
@@ -96,13 +97,13 @@ def _order(problem: Problem) -> tuple[int, int]:
 
 def _problem(model: type[BaseModel], source: Source, error: Mapping[str, Any]) -> Problem:
     path = tuple(error["loc"])
-    if path and path[-1] == "[key]":
-        path = path[:-1]
     kind = error["type"]
     if kind == "extra_forbidden":
         return _unknown_key(model, source, path)
     if kind == "missing":
         return _missing_key(model, source, path)
+    if path and path[-1] == "[key]":  # what pydantic adds where a key of a table, not its value, is wrong
+        path = path[:-1]
     if kind == "refused":
         return _refused(source, path, error["ctx"])
     return _invalid(model, source, path, error)
