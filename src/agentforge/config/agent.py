@@ -1,7 +1,7 @@
 """Load an agent: from its file, from its folder, or from a value of the Python API."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +11,16 @@ from agentforge.config.agent_file import AgentFile, Tool
 from agentforge.config.checking import check
 from agentforge.config.code import missing_function
 from agentforge.config.reading import FileVersion, file_version, missing_file, read_text
+from agentforge.config.requirement import local_package
 from agentforge.config.source import Problem, Source, fault
 from agentforge.config.yaml_source import parse_yaml
-from agentforge.errors.config import ConfigError, FileMissingError, FileSyntaxError, ToolSourceError
+from agentforge.errors.config import (
+    ConfigError,
+    FileMissingError,
+    FileSyntaxError,
+    InvalidValueError,
+    ToolSourceError,
+)
 
 __all__ = ["AGENT_FILES", "AgentDefinition", "load_agent", "load_agent_value"]
 
@@ -91,7 +98,7 @@ def load_agent(path: Path | str) -> AgentDefinition:
         read_text(path)  # raises with the reason
         raise
     definition = _parsed(str(path), path.absolute(), version)
-    _check_tools(definition)
+    _check_files(definition)
     return definition
 
 
@@ -104,7 +111,7 @@ def load_agent_value(value: Mapping[str, Any], base_dir: Path | str) -> AgentDef
         raise FileSyntaxError(f"the agent can't be written as JSON: {error}", hint=hint) from None
     source = Source(VALUE_SOURCE, cast("dict[str, Any]", data))
     definition = AgentDefinition(check(AgentFile, source), Path(base_dir).absolute(), None, source)
-    _check_tools(definition)
+    _check_files(definition)
     return definition
 
 
@@ -128,8 +135,25 @@ def _parsed(shown: str, path: Path, version: FileVersion) -> AgentDefinition:
     return AgentDefinition(check(AgentFile, source), path.parent, path, source)
 
 
-def _check_tools(definition: AgentDefinition) -> None:
-    problems = []
+def _check_files(definition: AgentDefinition) -> None:
+    """Look for the files that the agent names: its tools' and its local packages'."""
+    problems = [*_tool_problems(definition), *_package_problems(definition)]
+    if problems:
+        raise fault(problems)
+
+
+def _package_problems(definition: AgentDefinition) -> Iterator[Problem]:
+    for index, line in enumerate(definition.file.requirements):
+        local = local_package(line)
+        wrong = local.problem(definition.base_dir) if local else ""
+        if wrong:
+            place = definition.source.value_place(("requirements", index))
+            statement = f"`requirements[{index}]` is `{line}`, but {wrong}"
+            hint = "Name a folder with a `pyproject.toml`, or a wheel, relative to the agent file."
+            yield Problem(InvalidValueError, place, f"requirements[{index}]", statement, hint)
+
+
+def _tool_problems(definition: AgentDefinition) -> Iterator[Problem]:
     for index, tool in enumerate(definition.tools):
         if tool.python is None:
             continue
@@ -137,9 +161,7 @@ def _check_tools(definition: AgentDefinition) -> None:
         statement, hint = _tool_problem(definition.base_dir, tool)
         if statement:
             place = definition.source.value_place(where)
-            problems.append(Problem(ToolSourceError, place, f"tools[{index}].python", statement, hint))
-    if problems:
-        raise fault(problems)
+            yield Problem(ToolSourceError, place, f"tools[{index}].python", statement, hint)
 
 
 def _tool_problem(base_dir: Path, tool: Tool) -> tuple[str, str]:

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator, model_validator
 
 from agentforge.config.checking import Section, refusal
-from agentforge.config.project_file import Paths, Requirements, ResourceLimits, SandboxLevel
+from agentforge.config.project_file import Paths, ResourceLimits, SandboxLevel
+from agentforge.config.requirement import PackageLines
 from agentforge.config.settings import ModelSettings, one_or_many
 from agentforge.errors.config import ConflictingKeysError, MissingKeyError, OutputSchemaError
 
-__all__ = ["AgentFile", "Limits", "Native", "Permissions", "Tool"]
+__all__ = ["AgentFile", "Limits", "Native", "Permissions", "Tool", "schema_problem"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -24,7 +25,7 @@ _OUR_VARIABLES = re.compile(
     r"PATH|HOME|TMPDIR|LANG|TZ|LC_.*|LD_.*|PYTHON.*|XDG_.*|AGENTFORGE_.*|.*_PROXY", re.IGNORECASE
 )
 """What workers are given by the host: a secret of such a name would change how they run."""
-_NOT_WITH_NATIVE = ("instructions", "role", "goal", "backstory", "settings", "tools", "framework")
+_NOT_WITH_NATIVE = ("instructions", "role", "goal", "backstory", "settings", "tools", "framework", "framework_settings")
 
 
 def inside(path: str) -> bool:
@@ -229,8 +230,10 @@ class AgentFile(Section):
     """Framework that runs the agent: `name`, `name@series`, `name==version`, a list of them, or `auto` (default)."""
     native: Native | None = None
     """Your own agent code, in place of `instructions` and `tools`."""
-    requirements: Requirements = ()
-    """Extra packages in the framework's environment."""
+    framework_settings: dict[str, Any] = {}
+    """Settings of the framework; a key that is a framework's name holds those for that framework alone."""
+    requirements: PackageLines = ()
+    """Extra packages in the framework's environment; paths (`./mylib`) are relative to the agent file."""
     network: HostPorts = ()
     """`host:port` pairs that the worker may reach besides the gateway."""
     permissions: Permissions = Permissions()
@@ -256,7 +259,7 @@ class AgentFile(Section):
     @field_validator("output")
     @classmethod
     def _a_json_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        wrong = None if value is None else _schema_problem(value)
+        wrong = None if value is None else schema_problem(value)
         if wrong:
             hint = "Write a JSON Schema, for example `{type: object, properties: {total: {type: number}}}`."
             raise refusal(f"is not a JSON Schema: {wrong}", hint, OutputSchemaError)
@@ -297,7 +300,8 @@ class AgentFile(Section):
         return self
 
 
-def _schema_problem(schema: dict[str, Any]) -> str | None:
+def schema_problem(schema: dict[str, Any]) -> str | None:
+    """Return why something is not a JSON Schema, None if it is one."""
     from jsonschema import SchemaError  # slow to import, and most agents have no output schema
     from jsonschema.validators import validator_for
 

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from agentforge.config.source import KeyPath, Problem, Source, did_you_mean, fault, shown
 from agentforge.errors.config import ConfigError, InvalidValueError, MissingKeyError, UnknownKeyError
 
-__all__ = ["Section", "check", "dotted", "refusal"]
+__all__ = ["Section", "check", "dotted", "problems_of", "refusal"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 SECRET_KEYS = frozenset({"api_key"})
@@ -28,9 +28,13 @@ _EXPECTED = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "`true` or `false`",
+    "date_type": "a day, for example 2026-12-31",
+    "date_from_datetime_inexact": "a day, for example 2026-12-31",
+    "datetime_type": "a moment, for example 2026-11-15T00:00:00Z",
     "tuple_type": "a list",
     "dict_type": "keys with values",
     "model_type": "keys with values",
+    "mapping_type": "keys with values",
     "literal_error": "one of {choices}",
     "greater_than": "a number above {gt}",
     "greater_than_equal": "{ge} or more",
@@ -78,8 +82,13 @@ def check(model: type[ModelT], source: Source) -> ModelT:
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
-        problems = [_problem(model, source, cast("Mapping[str, Any]", each)) for each in error.errors()]
-        raise fault(sorted(problems, key=_order)) from None
+        raise fault(problems_of(model, source, error)) from None
+
+
+def problems_of(model: type[BaseModel], source: Source, error: ValidationError) -> list[Problem]:
+    """Return everything that is wrong with a source, in the order of the file."""
+    problems = [_problem(model, source, cast("Mapping[str, Any]", each)) for each in error.errors()]
+    return sorted(problems, key=_order)
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -211,7 +220,7 @@ def _section_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None
 
 def _container_item(annotation: Any) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return arguments[1]
     if origin in (tuple, list):
         return arguments[0]

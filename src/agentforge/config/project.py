@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentforge.config.checking import check
@@ -31,6 +31,8 @@ class Project:
     config: ProjectConfig
     state_dir: Path
     config_digest: str
+    source: Source = field(default_factory=lambda: Source(PROJECT_FILE, {}), repr=False, compare=False)
+    """Where everything in the configuration stands, for messages of later layers."""
 
 
 def load_project(root: Path, environ: Mapping[str, str] | None = None) -> Project:
@@ -41,8 +43,9 @@ def load_project(root: Path, environ: Mapping[str, str] | None = None) -> Projec
     root = root.absolute()
     file = root / PROJECT_FILE
     source = parse_toml(read_text(file), str(file)) if file.exists() else Source(str(file), {})
-    config = check(ProjectConfig, overridden(source, os.environ if environ is None else environ))
-    return Project(root, config, root / STATE_DIR, _digest(config))
+    source = overridden(source, os.environ if environ is None else environ)
+    config = check(ProjectConfig, source)
+    return Project(root, config, root / STATE_DIR, _digest(config), source)
 
 
 def environment_names(project: Project) -> frozenset[str]:

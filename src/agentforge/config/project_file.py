@@ -1,13 +1,15 @@
 """What `agentforge.toml` may say."""
 
 import re
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, Strict, field_validator, model_validator
 
 from agentforge.config.checking import Section, refusal
+from agentforge.config.framework_config import CatalogueConfig, FrameworkConfig, checked_frameworks
 from agentforge.config.reference import check_references, is_reference, referenced_names
+from agentforge.config.requirement import Requirements
 from agentforge.config.settings import ModelSettings
 from agentforge.errors.config import (
     ConflictingKeysError,
@@ -19,13 +21,13 @@ from agentforge.errors.config import (
 __all__ = [
     "Count",
     "DurabilityConfig",
+    "HealthConfig",
     "HostConfig",
     "LimitsConfig",
     "ModelConfig",
     "Paths",
     "ProjectConfig",
     "QueueConfig",
-    "Requirements",
     "ResourceLimits",
     "SandboxConfig",
     "SandboxLevel",
@@ -35,23 +37,10 @@ __all__ = [
 ]
 
 SandboxLevel = Literal["strict", "standard", "none"]
-T = TypeVar("T")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FRAMEWORK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _AGENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _PYTHON = re.compile(r"3\.\d{1,2}(\.\d{1,3})?")
 _REFERENCE_HINT = "Write `${env:NAME}` with the name of an environment variable."
-
-
-def _checked_requirement(value: str) -> str:
-    from packaging.requirements import InvalidRequirement, Requirement  # slow to import, and rarely needed
-
-    try:
-        Requirement(value)
-    except InvalidRequirement:
-        hint = "Write a package with an optional version, for example `pandas>=2`."
-        raise refusal(f"is `{value}`, which is not a requirement", hint) from None
-    return value
 
 
 def _checked_text(value: str) -> str:
@@ -61,15 +50,6 @@ def _checked_text(value: str) -> str:
     return value
 
 
-def _checked_frameworks(limits: dict[str, T]) -> dict[str, T]:
-    for name in limits:
-        if not _FRAMEWORK.fullmatch(name):
-            hint = "Use the name alone, as in `agentforge framework list`: a limit holds for all its releases."
-            raise refusal(f"`{name}` can't be the name of a framework", hint, key=name)
-    return limits
-
-
-Requirements = Annotated[tuple[Annotated[str, AfterValidator(_checked_requirement)], ...], Strict(False)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_checked_text)]
 Paths = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -198,7 +178,7 @@ class LimitsConfig(ResourceLimits):
     @field_validator("frameworks")
     @classmethod
     def _names_of_frameworks(cls, limits: dict[str, ResourceLimits]) -> dict[str, ResourceLimits]:
-        return _checked_frameworks(limits)
+        return checked_frameworks(limits)
 
 
 class DurabilityConfig(Section):
@@ -266,7 +246,7 @@ class QueueConfig(Section):
     @field_validator("frameworks")
     @classmethod
     def _names_of_frameworks(cls, limits: dict[str, int]) -> dict[str, int]:
-        return _checked_frameworks(limits)
+        return checked_frameworks(limits)
 
     @field_validator("agents")
     @classmethod
@@ -295,6 +275,13 @@ class WorkersConfig(Section):
     """Seconds between asking a worker to end and killing it."""
 
 
+class HealthConfig(Section):
+    """How the host watches the environments that this project uses."""
+
+    interval_s: Seconds = 3600.0
+    """Seconds after which an environment is probed again while the host runs; 0 probes when asked only."""
+
+
 class ProjectConfig(Section):
     """The whole of `agentforge.toml`; every key is optional."""
 
@@ -310,10 +297,16 @@ class ProjectConfig(Section):
     """How many runs are executed at once; the others wait in line."""
     tools: ToolsConfig = ToolsConfig()
     """The environment of python tools, locked like any other."""
+    frameworks: dict[str, FrameworkConfig] = {}
+    """What this project adds to a framework, by its name."""
+    catalogue: CatalogueConfig = CatalogueConfig()
+    """Which frameworks this project knows besides those that ship, and which it wants to leave behind."""
     host: HostConfig = HostConfig()
     """The process that serves this project."""
     workers: WorkersConfig = WorkersConfig()
     """The processes that agents run in."""
+    health: HealthConfig = HealthConfig()
+    """How the host watches the environments that this project uses."""
 
     @field_validator("models")
     @classmethod
@@ -323,6 +316,11 @@ class ProjectConfig(Section):
                 hint = "Use letters, digits, `.`, `_` and `-`; `:` parts a provider from its model."
                 raise refusal(f"`{alias}` can't be the alias of a model", hint, key=alias)
         return models
+
+    @field_validator("frameworks")
+    @classmethod
+    def _names_of_frameworks(cls, frameworks: dict[str, FrameworkConfig]) -> dict[str, FrameworkConfig]:
+        return checked_frameworks(frameworks, "what is set holds for all its releases")
 
 
 def references(config: ProjectConfig) -> set[str]:

@@ -10,14 +10,14 @@ from pydantic import BaseModel
 from agentforge.config.agent_file import AgentFile
 from agentforge.config.project_file import ProjectConfig
 
-__all__ = ["agent_schema", "main", "project_schema", "write"]
+__all__ = ["DIALECT", "agent_schema", "main", "project_schema", "schema_of", "write"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def agent_schema() -> dict[str, Any]:
     """Return the schema of agent files."""
-    schema = _schema(AgentFile, "AgentForge agent file")
+    schema = schema_of(AgentFile, "AgentForge agent file")
     forbidden = [{"required": [key]} for key in AgentFile.portable_keys()]
     schema["$defs"]["Tool"]["oneOf"] = [
         {"required": ["python"], "not": {"anyOf": [{"required": ["code"]}, {"required": ["name"]}]}},
@@ -33,7 +33,7 @@ def agent_schema() -> dict[str, Any]:
 
 def project_schema() -> dict[str, Any]:
     """Return the schema of `agentforge.toml`."""
-    return _schema(ProjectConfig, "AgentForge project (agentforge.toml)")
+    return schema_of(ProjectConfig, "AgentForge project (agentforge.toml)")
 
 
 def write(folder: Path) -> None:
@@ -50,7 +50,8 @@ def main() -> None:
     write(Path(sys.argv[1]))
 
 
-def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:
+def schema_of(model: type[BaseModel], title: str) -> dict[str, Any]:
+    """Return the JSON Schema of what a user writes, as it is published."""
     schema = _plain(model.model_json_schema())
     return {"$schema": DIALECT, "title": title, **schema}
 

@@ -8,12 +8,13 @@ import contextlib
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from agentforge.config.source import KeyPath, Mark, Place, Problem, Source, fault, quoted_line
 from agentforge.errors.config import FileSyntaxError
 
-__all__ = ["parse_toml"]
+__all__ = ["Spans", "parse_toml", "spans"]
 
 _BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
@@ -50,6 +51,22 @@ def parse_toml(text: str, file: str) -> Source:
     return Source(file, data, locator.keys, locator.values)
 
 
+class Spans(NamedTuple):
+    """Where things stand in a valid TOML text, as offsets."""
+
+    values: Mapping[KeyPath, tuple[int, int]]
+    """Begin and end of each value that is written with a key."""
+    headers: Sequence[tuple[KeyPath, int]]
+    """Path and begin of each `[table]` and `[[table]]`, those of an array with their index."""
+
+
+def spans(text: str) -> Spans:
+    """Return where values and headers stand in a text that `tomllib` accepts, with `\\n` as its line ends."""
+    locator = _Locator(text)
+    locator.document()
+    return Spans(locator.spans, locator.headers)
+
+
 def _nested(file: str) -> Exception:
     return fault([Problem(FileSyntaxError, Place(file), "", "the file is nested too deeply", "Write it flatter.")])
 
@@ -78,6 +95,8 @@ class _Locator:
         self._lengths: dict[KeyPath, int] = {}
         self.keys: dict[KeyPath, Mark] = {}
         self.values: dict[KeyPath, Mark] = {}
+        self.spans: dict[KeyPath, tuple[int, int]] = {}
+        self.headers: list[tuple[KeyPath, int]] = []
 
     def document(self) -> None:
         """Walk the whole text."""
@@ -92,7 +111,7 @@ class _Locator:
             self._skip(_BLANK)
 
     def _header(self) -> KeyPath:
-        start = self._mark()
+        start, offset = self._mark(), self._at
         is_array = self._text.startswith("[[", self._at)
         self._at += 2 if is_array else 1
         written = self._dotted_key()
@@ -108,6 +127,7 @@ class _Locator:
         elif self._lengths.get(path):
             path = (*path, self._lengths[path] - 1)
         self.values[path] = start
+        self.headers.append((path, offset))
         return path
 
     def _through_arrays(self, path: KeyPath, keys: list[str]) -> KeyPath:
@@ -156,6 +176,7 @@ class _Locator:
 
     def _value(self, path: KeyPath) -> None:
         self.values[path] = self._mark()
+        begin = self._at
         first = self._text[self._at]
         if first == "[":
             self._array(path)
@@ -165,6 +186,7 @@ class _Locator:
             self._string()
         else:
             self._take(_PLAIN)
+        self.spans[path] = (begin, self._at)
 
     def _array(self, path: KeyPath) -> None:
         for index in self._items("]"):

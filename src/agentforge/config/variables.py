@@ -1,6 +1,7 @@
 """`AGENTFORGE_<SECTION>_<KEY>` variables that override `agentforge.toml`, for example `AGENTFORGE_SANDBOX_LEVEL`.
 
-Models are `AGENTFORGE_MODELS_<ALIAS>_<KEY>`; an alias that no file has is made, in lower case with `_`. Lists are
+Models are `AGENTFORGE_MODELS_<ALIAS>_<KEY>`; an alias that no file has is made, in lower case with `_`. Frameworks
+are `AGENTFORGE_FRAMEWORKS_<NAME>_<KEY>`, with `_` for the `-` of a name. Lists are
 JSON arrays or one item a line, tables (`settings`, `[queue] agents`) are JSON objects. Variables of other shapes
 (`AGENTFORGE_HOME`, `AGENTFORGE_HOST`, `AGENTFORGE_MODEL`, ...) belong to other parts and are left alone.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from agentforge.config.framework_config import FrameworkConfig
 from agentforge.config.project_file import ModelConfig, ProjectConfig
 from agentforge.config.providers import OVERRIDE_PREFIX as PREFIX
 from agentforge.config.source import KeyPath, Source, did_you_mean
@@ -21,7 +23,8 @@ from agentforge.errors.config import UnknownVariableError
 
 __all__ = ["overridden", "variable_names"]
 
-_MODELS = "models"
+_NAMED: dict[str, type[BaseModel]] = {"models": ModelConfig, "frameworks": FrameworkConfig}
+"""Sections whose tables have names of the user's."""
 
 
 def overridden(source: Source, environ: Mapping[str, str]) -> Source:
@@ -44,7 +47,12 @@ def overridden(source: Source, environ: Mapping[str, str]) -> Source:
 def variable_names(config: ProjectConfig) -> set[str]:
     """Return the name of every variable that overrides a setting of this project."""
     names = {f"{PREFIX}{section}_{key}".upper() for section, model in _sections() for key in model.model_fields}
-    return names | {_model_variable(alias, key) for alias in config.models for key in ModelConfig.model_fields}
+    return names | {
+        _variable(section, name, key)
+        for section, model in _NAMED.items()
+        for name in getattr(config, section)
+        for key in model.model_fields
+    }
 
 
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
@@ -53,8 +61,8 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
             yield name, field.annotation
 
 
-def _model_variable(alias: str, key: str) -> str:
-    return f"{PREFIX}{_MODELS}_{_plain(alias)}_{key}".upper()
+def _variable(section: str, name: str, key: str) -> str:
+    return f"{PREFIX}{section}_{_plain(name)}_{key}".upper()
 
 
 def _plain(alias: str) -> str:
@@ -66,8 +74,9 @@ def _path(name: str, source: Source) -> KeyPath | None:
     rest = name.removeprefix(PREFIX).lower()
     if not name.startswith(PREFIX):
         return None
-    if rest.startswith(f"{_MODELS}_"):
-        return _model_path(name, rest.removeprefix(f"{_MODELS}_"), source)
+    for section in _NAMED:
+        if rest.startswith(f"{section}_"):
+            return _named_path(name, section, rest.removeprefix(f"{section}_"), source)
     for section, model in _sections():
         key = rest.removeprefix(f"{section}_")
         if key == rest:
@@ -78,14 +87,18 @@ def _path(name: str, source: Source) -> KeyPath | None:
     return None
 
 
-def _model_path(name: str, rest: str, source: Source) -> KeyPath:
-    for key in sorted(ModelConfig.model_fields, key=len, reverse=True):
+def _named_path(name: str, section: str, rest: str, source: Source) -> KeyPath:
+    model = _NAMED[section]
+    for key in sorted(model.model_fields, key=len, reverse=True):
         written = rest.removesuffix(f"_{key}")
         if written and written != rest:
-            models = source.data.get(_MODELS)
-            aliases = {_plain(alias): alias for alias in models} if isinstance(models, dict) else {}
-            return (_MODELS, aliases.get(written, written), key)
-    raise _unknown(name, [_model_variable("default", key) for key in ModelConfig.model_fields])
+            tables = source.data.get(section)
+            known = {_plain(each): each for each in tables} if isinstance(tables, dict) else {}
+            made = written if section == "models" else written.replace("_", "-")
+            return (section, known.get(written, made), key)
+    raise _unknown(
+        name, [_variable(section, "default" if section == "models" else "NAME", k) for k in model.model_fields]
+    )
 
 
 def _unknown(name: str, known: list[str]) -> UnknownVariableError:
@@ -95,7 +108,8 @@ def _unknown(name: str, known: list[str]) -> UnknownVariableError:
 
 
 def _annotation(path: KeyPath) -> Any:
-    model = ModelConfig if path[0] == _MODELS else dict(_sections())[str(path[0])]
+    section = str(path[0])
+    model = _NAMED[section] if section in _NAMED else dict(_sections())[section]
     return model.model_fields[str(path[-1])].annotation
 
 

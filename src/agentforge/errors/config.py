@@ -17,6 +17,7 @@ __all__ = [
     "LiteralSecretError",
     "MissingKeyError",
     "MissingVariableError",
+    "NotEditableError",
     "OutputSchemaError",
     "SnapshotTooLargeError",
     "ToolSourceError",
@@ -116,3 +117,10 @@ class ToolSourceError(ConfigError):
     """A tool's file or function is not in the agent's folder."""
 
     code = "AF114"
+
+
+class NotEditableError(ConfigError):
+    """A file that a command should change is written in a way that it can't, or can't be written."""
+
+    code = "AF115"
+    http_status = 409

@@ -5,10 +5,15 @@ from typing import ClassVar
 from agentforge.errors.tree import AgentForgeError, Origin
 
 __all__ = [
+    "CapabilityAbsent",
+    "CapabilityUnknown",
+    "ExampleUnknown",
     "FrameworkTwice",
     "FrameworkUnknown",
     "ManifestInvalid",
+    "NotRegistered",
     "ReferenceInvalid",
+    "ReleaseEnded",
     "ReleaseUnknown",
     "SeriesUnknown",
 ]
@@ -63,3 +68,43 @@ class FrameworkTwice(AgentForgeError):
     origin: ClassVar[Origin] = "adapter"
     http_status = 409
     default_hint = "Rename one of them (`name` in its framework.toml) or take its folder out of the catalogue."
+
+
+class CapabilityUnknown(AgentForgeError):
+    """No framework names such a capability."""
+
+    code = "AF207"
+    origin: ClassVar[Origin] = "user"
+    http_status = 400
+
+
+class ReleaseEnded(AgentForgeError):
+    """The release was deprecated, and the last day on which it could be used is over."""
+
+    code = "AF208"
+    origin: ClassVar[Origin] = "user"
+    http_status = 410
+
+
+class NotRegistered(AgentForgeError):
+    """There is no such registration or deprecation in this project to take back."""
+
+    code = "AF209"
+    origin: ClassVar[Origin] = "user"
+    http_status = 404
+
+
+class ExampleUnknown(AgentForgeError):
+    """The framework has no example of this name."""
+
+    code = "AF210"
+    origin: ClassVar[Origin] = "user"
+    http_status = 404
+
+
+class CapabilityAbsent(AgentForgeError):
+    """The agent needs something that this release of the framework does not have."""
+
+    code = "AF211"
+    origin: ClassVar[Origin] = "user"
+    http_status = 422

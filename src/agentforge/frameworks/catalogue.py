@@ -4,18 +4,20 @@ import difflib
 import importlib.util
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from agentforge.errors import AgentForgeError
 from agentforge.errors.frameworks import FrameworkTwice, FrameworkUnknown, ReleaseUnknown, SeriesUnknown
 from agentforge.frameworks.loading import load_manifest
 from agentforge.frameworks.manifest import MANIFEST_FILE, Manifest, ReleaseRange, TestedRelease
 from agentforge.frameworks.release import Reference, Release
 
-__all__ = ["Catalogue", "InterpreterTest"]
+__all__ = ["Broken", "Catalogue", "InterpreterTest", "shipped_places"]
 
 InterpreterTest = Callable[[str], bool]
 """Whether this machine has a Python in a version range (`==3.12.*`)."""
@@ -27,12 +29,40 @@ def _host_is(python: str) -> bool:
     return SpecifierSet(python).contains(platform.python_version(), prereleases=True)
 
 
-class Catalogue:
-    """Manifests by name. Immutable; made once at the start of a host or a command."""
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A framework that was found and can't be used."""
 
-    def __init__(self, manifests: Iterable[Manifest], has_interpreter: InterpreterTest = _host_is) -> None:
+    name: str
+    folder: Path
+    origin: str
+    error: AgentForgeError
+
+
+class Catalogue:
+    """Manifests by name. Immutable: `LiveCatalogue` makes a new one when something changes."""
+
+    def __init__(
+        self,
+        manifests: Iterable[Manifest],
+        has_interpreter: InterpreterTest = _host_is,
+        origins: Mapping[str, str] | None = None,
+        broken: Sequence[Broken] = (),
+    ) -> None:
+        """`origins` says where a framework comes from, by its name."""
         self._manifests = _by_name(manifests)
         self._has_interpreter = has_interpreter
+        self._origins = origins or {}
+        self.broken = tuple(broken)
+        """What was found and can't be used."""
+
+    def current(self) -> "Catalogue":
+        """Return this catalogue, as `LiveCatalogue` returns that of the moment."""
+        return self
+
+    def origin(self, name: str) -> str:
+        """Return where a framework comes from: `shipped`, `folder`, or the package that brought it."""
+        return self._origins.get(name, "shipped")
 
     @classmethod
     def discover(
@@ -48,7 +78,7 @@ class Catalogue:
         it only the host's own Python counts. `check_files=False` is for the program that writes the locks.
         Raises ManifestInvalid, FrameworkTwice.
         """
-        folders = (folder for place in (*_shipped_places(), *extra) for folder in _manifest_folders(place))
+        folders = (folder for place in (*shipped_places(), *extra) for folder in _manifest_folders(place))
         return cls((load_manifest(folder, check_files=check_files) for folder in folders), has_interpreter)
 
     def names(self) -> tuple[str, ...]:
@@ -61,6 +91,9 @@ class Catalogue:
             return self._manifests[name]
         except KeyError:
             pass
+        for each in self.broken:
+            if each.name == name:
+                raise each.error
         known = self.names()
         near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.6)
         raise FrameworkUnknown(
@@ -73,6 +106,15 @@ class Catalogue:
         """Return the tested releases of a framework, newest first."""
         manifest = self.get(name)
         return tuple(_release(manifest, *pair) for pair in _tested(manifest))
+
+    def __contains__(self, manifest: Manifest) -> bool:
+        """Whether a manifest is still the one of its framework."""
+        return self._manifests.get(manifest.name) is manifest
+
+    def covering(self, ref: str) -> tuple[Reference, Manifest]:
+        """Return a reference with the framework that it names. Raises ReferenceInvalid, FrameworkUnknown."""
+        reference = Reference.parse(ref)
+        return reference, self.get(reference.name)
 
     def resolve(self, ref: str, pinned: str | None = None) -> Release:
         """Return the release that a reference means.
@@ -110,7 +152,8 @@ class Catalogue:
         return next(runnable, found[0])
 
 
-def _shipped_places() -> Iterator[Path]:
+def shipped_places() -> Iterator[Path]:
+    """Yield the folders of the adapters that ship with AgentForge."""
     spec = importlib.util.find_spec(_SHIPPED)
     if spec is not None:
         yield from map(Path, spec.submodule_search_locations or ())
@@ -154,7 +197,9 @@ def _release(manifest: Manifest, releases: ReleaseRange, tested: TestedRelease |
         distribution=distribution,
         lock_path=manifest.folder / tested.lock if tested and tested.lock else None,
         as_of=tested.as_of if tested else None,
-        capabilities={**manifest.capabilities, **releases.capabilities},
+        sample=releases.sample,
+        deprecated=(tested.deprecated if tested else None) or releases.deprecated,
+        traits=manifest.changed_by(releases),
     )
 
 

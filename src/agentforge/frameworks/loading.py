@@ -1,60 +1,105 @@
-"""Reading `framework.toml`: every fault becomes one error that names file, key and reason."""
+"""Reading `framework.toml`: one error says everything that is wrong with it, each with file, line, column and key."""
 
-import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from agentforge.config.checking import dotted, problems_of
+from agentforge.config.source import KeyPath, Place, Problem, Source
+from agentforge.config.toml_source import parse_toml
+from agentforge.errors.config import ConfigError, InvalidValueError, UnknownKeyError
 from agentforge.errors.frameworks import ManifestInvalid
 from agentforge.frameworks.manifest import MANIFEST_FILE, Manifest
 
 __all__ = ["load_manifest"]
 
+_SHOWN = 8
 
-def load_manifest(folder: Path, *, check_files: bool = True) -> Manifest:
-    """Read the manifest in a folder and check that the locks it names are there. Raises ManifestInvalid."""
-    file = folder / MANIFEST_FILE
+
+def load_manifest(folder: Path, *, check_files: bool = True, check_settings: bool = False) -> Manifest:
+    """Read the manifest in a folder and check that the files it names are there. Raises ManifestInvalid.
+
+    `check_settings` also checks that its settings are a JSON Schema, which takes a moment: for who adds a framework.
+    """
+    source = _read(folder / MANIFEST_FILE)
+    problems: list[Problem] = []
+    if "folder" in source.data:  # a name of our own, not a key of the file
+        problems.append(
+            Problem(UnknownKeyError, source.key_place(("folder",)), "folder", "`folder` is not a known key")
+        )
+    manifest = None
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(file, "", f"the file can't be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise _invalid(file, "", f"not TOML: {error}") from None
-    if "folder" in table:
-        raise _invalid(file, "folder", "unknown key")
-    try:
-        manifest = Manifest.model_validate({**table, "folder": folder.resolve()})
+        manifest = Manifest.model_validate({**source.data, "folder": folder.resolve()})
     except ValidationError as error:
-        raise _first_of(file, error) from None
-    if check_files:
-        _check_locks(file, manifest)
+        problems += problems_of(Manifest, source, error)
+    if manifest is not None and check_files:
+        problems += _missing_files(source, manifest)
+    if manifest is not None and check_settings:
+        problems += _wrong_settings(source, manifest)
+    if manifest is None or problems:
+        raise _invalid(problems)
     return manifest
 
 
-def _first_of(file: Path, error: ValidationError) -> ManifestInvalid:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-    found = first["input"]
-    if isinstance(found, str | int | float | bool) and first["type"] != "extra_forbidden":
-        reason += f" (found `{found}`)"
-    return _invalid(file, key, reason[0].lower() + reason[1:])
+def _read(file: Path) -> Source:
+    try:
+        return parse_toml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        statement = f"the file can't be read: {reason}"
+        raise _invalid([Problem(ConfigError, Place(str(file)), "", statement)]) from None
+    except ConfigError as error:
+        raise ManifestInvalid(error.message, hint=error.hint, reason=error.message, **error.details) from None
 
 
-def _check_locks(file: Path, manifest: Manifest) -> None:
+def _missing_files(source: Source, manifest: Manifest) -> Iterator[Problem]:
     for number, releases in enumerate(manifest.releases):
-        for tested in releases.tested:
+        module = releases.adapter.partition(":")[0]
+        if not any((manifest.folder / each).is_file() for each in (f"{module}.py", f"{module}/__init__.py")):
+            statement = f"`releases[{number}].adapter` is `{releases.adapter}`, but `{module}.py` is not there"
+            yield _missing(source, ("releases", number, "adapter"), statement, f"Write `{module}.py` into the folder.")
+        for place, tested in enumerate(releases.tested):
             if tested.lock and not (manifest.folder / tested.lock).is_file():
-                key = f"releases.{number}.tested"
-                raise _invalid(file, key, f"the lock `{tested.lock}` of {tested.version} is not there")
+                statement = f"the lock `{tested.lock}` of {tested.version} is not there"
+                hint = f"`python -m agentforge.environments.relock {manifest.name}=={tested.version}` writes it."
+                yield _missing(source, ("releases", number, "tested", place, "lock"), statement, hint)
 
 
-def _invalid(file: Path, key: str, reason: str) -> ManifestInvalid:
-    place = f"`{file}`" + (f", key `{key}`" if key else "")
+def _missing(source: Source, path: KeyPath, statement: str, hint: str) -> Problem:
+    return Problem(InvalidValueError, source.value_place(path), dotted(path), statement, hint)
+
+
+def _wrong_settings(source: Source, manifest: Manifest) -> Iterator[Problem]:
+    from agentforge.config.agent_file import schema_problem
+
+    tables: list[tuple[KeyPath, Mapping[str, Any]]] = [(("settings",), manifest.settings)]
+    tables += [(("releases", number, "settings"), each.settings) for number, each in enumerate(manifest.releases)]
+    for path, schema in tables:
+        wrong = schema_problem(dict(schema))
+        if wrong:
+            hint = "Write a JSON Schema of an object, with `properties`."
+            yield Problem(
+                InvalidValueError, source.value_place(path), dotted(path), f"not a JSON Schema: {wrong}", hint
+            )
+
+
+def _invalid(problems: Sequence[Problem]) -> ManifestInvalid:
+    first = problems[0]
+    lines = [each.message for each in problems[:1]]
+    lines += [f"{each.message} ({each.hint})" if each.hint else each.message for each in problems[1:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"and {len(problems) - _SHOWN} more")
     return ManifestInvalid(
-        f"The manifest {place} can't be used: {reason}",
-        hint="Correct the file; the shipped frameworks show every key.",
-        file=str(file),
-        key=key,
-        reason=reason,
+        "\n".join(lines),
+        hint=first.hint or "Correct the file; docs/reference/framework.schema.json has every key.",
+        problems=[{**_details(each), "hint": each.hint} for each in problems],
+        **_details(first),
     )
+
+
+def _details(problem: Problem) -> dict[str, object]:
+    mark = problem.place.mark
+    place = {"line": mark.line, "column": mark.column} if mark else {}
+    return {"file": problem.place.file, **place, "key": problem.key, "reason": problem.statement}

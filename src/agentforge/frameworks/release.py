@@ -1,15 +1,15 @@
 """One exact release of a framework, and the references that name one (`langchain@1`, `crewai==1.15.30`)."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from agentforge.config.framework_config import Deprecation
 from agentforge.errors.frameworks import ReferenceInvalid
-from agentforge.frameworks.manifest import Capability, Manifest
+from agentforge.frameworks.manifest import Manifest, Traits
 
 __all__ = ["Reference", "Release", "is_release"]
 
@@ -96,7 +96,12 @@ class Release:
     """The shipped lock; None for an untested release and where there is nothing to install."""
     as_of: datetime | None = None
     """Moment of the shipped lock; None for an untested release."""
-    capabilities: Mapping[str, Capability] | None = None
+    sample: str = "samples/native.py"
+    """The native program that its adapter is compared with, inside the manifest's folder."""
+    deprecated: Deprecation | None = None
+    """What its adapter says of its end."""
+    traits: Traits = field(default_factory=Traits)
+    """How it behaves in a worker: what the framework says, and what its range of releases says otherwise."""
 
     @property
     def reference(self) -> str:
