@@ -5,7 +5,15 @@ import asyncio
 import pytest
 
 from agentforge.errors.store import BlobNotFound
-from agentforge.store import AgentVersion, AgentVersionId, Lease, Store
+from agentforge.store import (
+    AgentVersion,
+    AgentVersionId,
+    HealthRecord,
+    HealthState,
+    Lease,
+    Measurement,
+    Store,
+)
 from agentforge_conformance._store_records import (
     LARGE,
     NOW,
@@ -54,6 +62,60 @@ class KeepingTests:
         assert await store.cached_response(PROJECT, "c", NOW) is None
         assert await store.clear_responses(OTHER) == 3
 
+    # Measurements
+
+    async def test_the_newest_measurement_of_each_name_is_kept(self, store: Store, second_store: Store) -> None:
+        """By release and machine; an older one that comes late changes nothing."""
+
+        def size(value: float, at: float, release: str = "1.0", machine: str = "here") -> Measurement:
+            return Measurement("kit", release, machine, "size", value, "MiB", at, "bench kit")
+
+        await store.record_measurements([size(1, NOW), size(2, NOW, machine="there"), size(3, NOW, "2.0")])
+        await asyncio.gather(*(store.record_measurements([size(10 + n, NOW + n)]) for n in range(5)))
+        await store.record_measurements([size(99, NOW - 1)])
+        assert await second_store.list_measurements("kit", "1.0", "here") == [size(14, NOW + 4)]
+        assert [each.value for each in await store.list_measurements("kit")] == [14, 2, 3]
+        assert await store.list_measurements("other") == []
+
+    async def test_it_is_known_which_agent_ran_on_which_release(self, store: Store, lease: Lease) -> None:
+        """Counted by agent and release, with when it was last."""
+        for number, release in enumerate(("1.0", "2.0", "1.0")):
+            await new_run(store, lease, release=release, created_at=NOW + number)
+        found = await store.used_releases(PROJECT)
+        assert [(each.release, each.runs, each.last_at) for each in found] == [("1.0", 2, NOW + 2), ("2.0", 1, NOW + 1)]
+        assert await store.used_releases(OTHER) == []
+
+    # Health of environments
+
+    async def test_a_health_record_knows_what_the_one_before_it_says(self, store: Store, second_store: Store) -> None:
+        """By project, machine and environment; the first one follows the check of the build."""
+        states: list[HealthState] = ["ready", "broken", "broken", "ready"]
+        found = [await store.record_health(health(state, number)) for number, state in enumerate(states)]
+        assert [each.previous for each in found] == ["ready", "ready", "broken", "broken"]
+        assert [each.changed for each in found] == [False, True, False, True]
+        assert (await store.record_health(health("broken", 9, environment="other"))).previous == "ready"
+        assert (await store.record_health(health("ready", 9, machine="there"))).previous == "ready"
+        assert await second_store.list_health(PROJECT, "here", ["kit"]) == found[::-1]
+        changes = await store.list_health(PROJECT, "here", ["kit"], changes=True, newest=False)
+        assert changes == [found[1], found[3]]
+        assert await store.list_health(PROJECT, "here", ["kit"], after=found[1].number, newest=False, limit=1) == [
+            found[2]
+        ]
+        latest = await store.latest_health(PROJECT, "here")
+        assert [(each.environment, each.state) for each in latest] == [("kit", "ready"), ("other", "broken")]
+        assert await store.latest_health(OTHER, "here") == []
+
+    async def test_of_health_the_newest_records_and_the_newest_changes_stay(self, store: Store) -> None:
+        """So that an environment that was well for long is still known to have been broken before."""
+        await store.record_health(health("broken", 0, environment="other"), keep=3)
+        well: list[HealthState] = ["ready"] * 20
+        states: list[HealthState] = ["broken", "ready", "broken", "ready", *well]
+        numbers = [(await store.record_health(health(state, at), keep=3)).number for at, state in enumerate(states)]
+        kept = await store.list_health(PROJECT, "here", ["kit"], newest=False)
+        assert [each.number for each in kept] == [*numbers[1:4], *numbers[-3:]]
+        assert len(await store.list_health(PROJECT, "here", ["other"])) == 1
+        assert sorted(set(numbers)) == numbers
+
     # Unused blobs
 
     async def test_a_blob_that_no_record_refers_to_is_collected(self, store: Store, lease: Lease) -> None:
@@ -97,3 +159,11 @@ class KeepingTests:
         blob = await store.put_blob(b"young")
         assert await store.collect_blobs(3600) == 0
         assert await store.get_blob(blob) == b"young"
+
+
+def health(state: HealthState, at: int, *, environment: str = "kit", machine: str = "here") -> HealthRecord:
+    """Return what a probe found."""
+    problem = "" if state == "ready" else "a file is missing"
+    return HealthRecord(
+        PROJECT, machine, environment, "kit", None, NOW + at, "asked", state, problem, files_s=0.5, start_s=None
+    )

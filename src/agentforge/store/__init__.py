@@ -4,7 +4,7 @@
 """
 
 from agentforge.store.interface import Store
-from agentforge.store.opening import Durability, open_store
+from agentforge.store.opening import Durability, open_store, unfinished_specs
 from agentforge.store.records import (
     BLOB_LIMIT,
     FINISHED,
@@ -17,9 +17,12 @@ from agentforge.store.records import (
     Effect,
     EffectKind,
     Event,
+    HealthRecord,
+    HealthState,
     Json,
     JsonObject,
     Lease,
+    Measurement,
     Project,
     ProjectId,
     Run,
@@ -28,6 +31,7 @@ from agentforge.store.records import (
     RunStatus,
     Thread,
     ThreadMessage,
+    UsedRelease,
 )
 
 __all__ = [
@@ -43,9 +47,12 @@ __all__ = [
     "Effect",
     "EffectKind",
     "Event",
+    "HealthRecord",
+    "HealthState",
     "Json",
     "JsonObject",
     "Lease",
+    "Measurement",
     "Project",
     "ProjectId",
     "Run",
@@ -55,5 +62,7 @@ __all__ = [
     "Store",
     "Thread",
     "ThreadMessage",
+    "UsedRelease",
     "open_store",
+    "unfinished_specs",
 ]

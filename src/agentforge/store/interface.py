@@ -20,8 +20,10 @@ from agentforge.store.records import (
     BlobId,
     Effect,
     Event,
+    HealthRecord,
     JsonObject,
     Lease,
+    Measurement,
     Project,
     ProjectId,
     Run,
@@ -30,6 +32,7 @@ from agentforge.store.records import (
     RunStatus,
     Thread,
     ThreadMessage,
+    UsedRelease,
 )
 
 __all__ = ["Store"]
@@ -266,6 +269,52 @@ class Store(ABC):
         """Return up to `limit` valid effects (`None`: all) with `position` above `after`, in order.
 
         With `voided` those as well that the run has left behind.
+        """
+
+    @abstractmethod
+    async def used_releases(self, project: ProjectId) -> list[UsedRelease]:
+        """Return which agent of the project has run on which release, by name."""
+
+    # Measurements: of releases on machines, for all projects of the store; they need no lease
+
+    @abstractmethod
+    async def record_measurements(self, measurements: Sequence[Measurement]) -> None:
+        """Keep measurements, each in the place of an older one of the same release, machine and name."""
+
+    @abstractmethod
+    async def list_measurements(
+        self, framework: str | None = None, release: str | None = None, machine: str | None = None
+    ) -> list[Measurement]:
+        """Return the newest measurement of each name, by framework, release and machine."""
+
+    # Health of environments: what this project's hosts found out on their machines; it needs no lease
+
+    @abstractmethod
+    async def record_health(self, record: HealthRecord, keep: int = 100) -> HealthRecord:
+        """Keep what a probe found and return it with its `number` and `previous`.
+
+        Of each environment the last `keep` records stay, and the last `keep` of those that changed its state.
+        """
+
+    @abstractmethod
+    async def latest_health(self, project: ProjectId, machine: str) -> list[HealthRecord]:
+        """Return the newest record of each environment of a machine, by environment."""
+
+    @abstractmethod
+    async def list_health(
+        self,
+        project: ProjectId,
+        machine: str,
+        environments: Collection[str] | None = None,
+        *,
+        changes: bool = False,
+        after: int = 0,
+        newest: bool = True,
+        limit: int = 100,
+    ) -> list[HealthRecord]:
+        """Return records with a number above `after`, those of some environments, or of changes alone.
+
+        The `newest` come first and count, else the oldest.
         """
 
     # Threads

@@ -1,13 +1,14 @@
 """Choose the store for an address."""
 
+import json
 from os import fspath
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agentforge.errors.store import UnknownStoreScheme
 from agentforge.store.interface import Store
 
-__all__ = ["Durability", "open_store"]
+__all__ = ["Durability", "open_store", "unfinished_specs"]
 
 Durability = Literal["process", "full"]
 """What an acknowledged write survives: the end of the process (`kill -9`), or the machine's loss of power too."""
@@ -28,3 +29,14 @@ def open_store(address: str | Path, durability: Durability = "process") -> Store
     if scheme == "sqlite":
         return sqlite_store(Path(rest.removeprefix("/")), durability)
     raise UnknownStoreScheme(f"There is no store for `{scheme}://`.")
+
+
+def unfinished_specs(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return id and agent version (its `spec`) of each unfinished run in the store of some project.
+
+    The store is only looked into: it stays as it is, whichever release wrote it, and may be open elsewhere. Raises
+    StoreFailed, StoreLocked, StoreReadOnly, NotAStore.
+    """
+    from agentforge.store.sqlite import unfinished_specs_in
+
+    return [(run_id, json.loads(spec)) for run_id, spec in unfinished_specs_in(path)]

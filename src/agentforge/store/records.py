@@ -20,9 +20,12 @@ __all__ = [
     "Effect",
     "EffectKind",
     "Event",
+    "HealthRecord",
+    "HealthState",
     "Json",
     "JsonObject",
     "Lease",
+    "Measurement",
     "Project",
     "ProjectId",
     "Run",
@@ -31,6 +34,7 @@ __all__ = [
     "RunStatus",
     "Thread",
     "ThreadMessage",
+    "UsedRelease",
 ]
 
 ProjectId = NewType("ProjectId", str)
@@ -203,3 +207,68 @@ class ThreadMessage(Struct, frozen=True):
     run_id: RunId
     message: JsonObject
     at: float
+
+
+class Measurement(Struct, frozen=True):
+    """Something that was measured of a release on a machine: its size, how long an import takes, ..."""
+
+    framework: str
+    release: str
+    machine: str
+    """Which machine: a number of another one says little here."""
+    name: str
+    """`size`, `import`, `memory`, `overhead`, `conformance`."""
+    value: float
+    unit: str
+    """`MiB`, `ms`, `%`."""
+    at: float
+    command: str = ""
+    """What to type to measure it again."""
+
+
+class UsedRelease(Struct, frozen=True):
+    """That an agent has run on a release."""
+
+    agent: str
+    framework: str
+    release: str
+    runs: int
+    last_at: float
+
+
+HealthState = Literal["building", "ready", "degraded", "broken"]
+
+
+class HealthRecord(Struct, frozen=True):
+    """What one probe of an environment found."""
+
+    project: ProjectId
+    machine: str
+    """Which machine the environment is on: another one's says nothing here."""
+    environment: str
+    framework: str | None
+    release: str | None
+    at: float
+    cause: Literal["asked", "periodic", "run", "build"]
+    """Why it was looked at: somebody asked, its time had come, a run wanted it, it was built."""
+    state: HealthState
+    problem: str = ""
+    """A sentence; empty where nothing is wrong."""
+    details: str = ""
+    files_s: float | None = None
+    """How long it took to read all its files; None where they were not all read."""
+    start_s: float | None = None
+    """How long a worker took to start and to import the framework."""
+    run_s: float | None = None
+    """How long the scripted run took."""
+    cpu_s: float | None = None
+    """Processor time of both, whatever else the machine did meanwhile."""
+    previous: HealthState = "ready"
+    """What the record before it says; set by the store. An environment is built checked, so it begins as ready."""
+    number: int = 0
+    """Its place in the project's history; set by the store."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether it says something else than the one before it."""
+        return self.state != self.previous

@@ -11,7 +11,7 @@ from agentforge.errors.store import NotAStore, StoreTooNew
 
 __all__ = ["HEAD", "MIGRATIONS", "upgrade"]
 
-HEAD = "0002"
+HEAD = "0004"
 """The newest revision in `migrations/versions`; a test compares them."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -12,6 +12,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from agentforge.errors.store import StoreClosed, StoreFailed
+from agentforge.store import health as health_rows
+from agentforge.store import measurements as measuring
 from agentforge.store import operations, reading, rows, tables
 from agentforge.store.database import Database
 from agentforge.store.interface import Store
@@ -23,8 +25,10 @@ from agentforge.store.records import (
     BlobId,
     Effect,
     Event,
+    HealthRecord,
     JsonObject,
     Lease,
+    Measurement,
     Project,
     ProjectId,
     Run,
@@ -33,6 +37,7 @@ from agentforge.store.records import (
     RunStatus,
     Thread,
     ThreadMessage,
+    UsedRelease,
 )
 from agentforge.store.rows import Row, Spill
 from agentforge.store.writer import Operation, Writer
@@ -336,6 +341,54 @@ class SqlStore(Store):
             limit=limit,
             voided=voided,
             read_blob=self._database.blobs.get,
+        )
+        return await self._read(read)
+
+    async def used_releases(self, project: ProjectId) -> list[UsedRelease]:
+        return await self._read(partial(measuring.used_releases, project=project))
+
+    # Measurements
+
+    async def record_measurements(self, measurements: Sequence[Measurement]) -> None:
+        rows = [measuring.measurement_row(each) for each in measurements]
+        await self._write(partial(measuring.record_measurements, rows=rows))
+
+    async def list_measurements(
+        self, framework: str | None = None, release: str | None = None, machine: str | None = None
+    ) -> list[Measurement]:
+        return await self._read(
+            partial(measuring.list_measurements, framework=framework, release=release, machine=machine)
+        )
+
+    # Health of environments
+
+    async def record_health(self, record: HealthRecord, keep: int = 100) -> HealthRecord:
+        row = health_rows.health_row(record)
+        return await self._write(partial(health_rows.record_health, row=row, keep=keep))
+
+    async def latest_health(self, project: ProjectId, machine: str) -> list[HealthRecord]:
+        return await self._read(partial(health_rows.latest_health, project=project, machine=machine))
+
+    async def list_health(
+        self,
+        project: ProjectId,
+        machine: str,
+        environments: Collection[str] | None = None,
+        *,
+        changes: bool = False,
+        after: int = 0,
+        newest: bool = True,
+        limit: int = 100,
+    ) -> list[HealthRecord]:
+        read = partial(
+            health_rows.list_health,
+            project=project,
+            machine=machine,
+            environments=environments,
+            changes=changes,
+            after=after,
+            newest=newest,
+            limit=limit,
         )
         return await self._read(read)
 

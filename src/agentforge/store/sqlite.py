@@ -3,6 +3,7 @@
 Everything that only SQLite understands is in this module.
 """
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -22,13 +23,14 @@ from agentforge.errors.store import (
 )
 from agentforge.store.blobs import FileBlobs, make_folder
 from agentforge.store.database import Database
+from agentforge.store.records import UNFINISHED
 from agentforge.store.schema import upgrade
 from agentforge.store.sql import SqlStore
 
 if TYPE_CHECKING:
     from agentforge.store.opening import Durability
 
-__all__ = ["SqliteDatabase", "sqlite_store"]
+__all__ = ["SqliteDatabase", "sqlite_store", "unfinished_specs_in"]
 
 # In write-ahead mode NORMAL loses no commit when the process dies, FULL none when the power goes either.
 _SYNCHRONOUS = {"process": "NORMAL", "full": "FULL"}
@@ -127,6 +129,28 @@ class SqliteDatabase(Database):
             connection.rollback()
             raise
         connection.commit()
+
+
+def unfinished_specs_in(path: Path) -> list[tuple[str, bytes]]:
+    """Return id and spec (as JSON) of the unfinished runs in a database file, whoever has it open.
+
+    Nothing is written, migrated or locked; a file that is not there has none. Columns are those of the first schema,
+    which every later one has. Raises StoreFailed, StoreLocked, StoreReadOnly, NotAStore.
+    """
+    if not path.exists():
+        return []
+    marks = ", ".join("?" * len(UNFINISHED))
+    query = f"SELECT r.run_id, v.spec FROM runs r JOIN agent_versions v ON v.id = r.agent_version WHERE r.status IN ({marks})"  # noqa: E501, S608
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not {"runs", "agent_versions"} <= tables:
+                return []  # made a moment ago, or by another program
+            found = connection.execute(query, sorted(UNFINISHED)).fetchall()
+    except sqlite3.Error as error:
+        kind, what = _ERRORS.get(_code(error), (StoreFailed, "failed"))
+        raise kind(f"The database `{path}` {what}: `{error}`.") from error
+    return [(str(run_id), spec.encode() if isinstance(spec, str) else spec) for run_id, spec in found]
 
 
 def _code(error: sqlite3.Error) -> int:

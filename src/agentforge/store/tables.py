@@ -27,6 +27,8 @@ __all__ = [
     "attempts",
     "effects",
     "events",
+    "health",
+    "measurements",
     "metadata",
     "projects",
     "responses",
@@ -189,4 +191,42 @@ responses = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     PrimaryKeyConstraint("project", "key"),
+)
+
+# What `bench` and `compat` found out, the newest of each name. It is about releases and machines, not about a project.
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("framework", Text, nullable=False),
+    Column("release", Text, nullable=False),
+    Column("machine", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("command", Text, nullable=False),
+    PrimaryKeyConstraint("framework", "release", "machine", "name"),
+)
+
+# What probes of environments found, the newest of each environment and of each change kept.
+health = Table(
+    "health",
+    metadata,
+    Column("number", RowNumber, primary_key=True, autoincrement=True),
+    Column("project", Text, nullable=False),
+    Column("machine", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("framework", Text),
+    Column("release", Text),
+    Column("at", Double, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("files_s", Double),
+    Column("start_s", Double),
+    Column("run_s", Double),
+    Column("cpu_s", Double),
+    Index(None, "project", "machine", "environment", "number"),
 )
