@@ -11,6 +11,7 @@ from agentforge.environments.lock import Lock
 from agentforge.frameworks import Release
 
 __all__ = [
+    "MARKER",
     "BuildProgress",
     "Check",
     "CheckReport",
@@ -19,6 +20,9 @@ __all__ = [
     "Progress",
     "Stage",
 ]
+
+MARKER = "ready.json"
+"""File that ends a build: without it a folder is no environment."""
 
 Stage = Literal["waiting", "resolving", "downloading", "installing", "checking", "ready"]
 
@@ -112,6 +116,12 @@ class CheckReport:
     details: str = ""
     """Native traceback or output, for readers with time."""
     duration_s: float = 0.0
+    start_s: float = 0.0
+    """Of that, until a worker had started and imported the framework; 0 if it never did."""
+    cpu_s: float = 0.0
+    """Processor time that the worker used, whatever else the machine did; 0 if it never answered."""
+    code: str = ""
+    """Code of what kept the check from being made; empty where the candidate answered."""
 
 
 class Check(Protocol):

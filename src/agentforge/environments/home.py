@@ -2,8 +2,14 @@
 
 environments/<id>/venv, lock.txt, ready.json     built environments; without the marker it is none
 environments/.staging/<id>.<token>/              builds and removals under way, or what a dead process left
-environments/.claims/<id>                        flock: exclusive to build or remove, shared to use
+environments/.staging/<id>~<token>.<token>/      an environment that was replaced and is still used
+environments/.claims/<id>                        flock: exclusive to build or remove, shared to use; its time: last used
+environments/.claims/.keeping                    flock: shared to pin, exclusive to decide what may be removed
+projects/<digest>.json                           the projects that use this folder, one file each
 locks/<digest>.txt, locks/by-input/<digest>      lock texts, and which one some requirements resolved to
+wheels/<digest>/                                 wheels of local packages and of imported bundles
+wheels/by-content/<digest>-<python>              which wheel the content of a local package was built to
+wheels/by-source/<digest>-<python>               which wheel the source archive that a lock names was built to
 """
 
 import contextlib
@@ -17,9 +23,9 @@ import platformdirs
 
 from agentforge.errors.environments import DiskFull, HomeNotWritable
 
-__all__ = ["Home", "data_home", "storage_errors", "write_atomically"]
+__all__ = ["Home", "data_home", "storage_errors", "touched", "write_atomically"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -38,6 +44,8 @@ class Home:
         self.path = path.absolute()
         self.environments = self.path / "environments"
         self.locks = self.path / "locks"
+        self.wheels = self.path / "wheels"
+        self.projects = self.path / "projects"
 
     def environment(self, id: str) -> Path:
         """Folder of a built environment."""
@@ -45,7 +53,17 @@ class Home:
 
     def claim(self, id: str) -> Path:
         """File whose flock says who builds, uses or removes an environment."""
-        return self.environments / ".claims" / id
+        return self.claims / id
+
+    @property
+    def claims(self) -> Path:
+        """Folder of the claims."""
+        return self.environments / ".claims"
+
+    @property
+    def keeping(self) -> Path:
+        """File whose flock keeps pins from being written while somebody decides what may be removed."""
+        return self.environments / ".claims" / ".keeping"
 
     @property
     def staging(self) -> Path:
@@ -92,3 +110,14 @@ def write_atomically(file: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def touched(file: Path) -> bool:
+    """Whether a file is there; it counts as young from now on, so that no collection takes it for forgotten."""
+    try:
+        os.utime(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return file.is_file()  # somebody else's, or on a disk that only reads
+    return True

@@ -28,7 +28,7 @@ from packaging.version import Version
 from agentforge.config.trust import tls_context
 from agentforge.errors.environments import IndexUnreachable, ReleaseNotInIndex, UploadTimesMissing
 
-__all__ = ["Index"]
+__all__ = ["Index", "default_of_uv"]
 
 _DEFAULT_IN_HELP = re.compile(r"--default-index .*?by\s+default:\s+<(https://[^>]+)>", re.DOTALL)
 _JSON = "application/vnd.pypi.simple.v1+json"
@@ -84,11 +84,16 @@ class Index:
             )
         return min(datetime.fromisoformat(time) for time in times)
 
+    async def versions(self, distribution: str) -> set[Version]:
+        """Return the versions that have a file which is not withdrawn. Raises IndexUnreachable, ReleaseNotInIndex."""
+        usable = (f for f in await self._files(distribution) if not f.get("yanked"))
+        return {version for f in usable if (version := _version_of(str(f.get("filename", "")))) is not None}
+
     async def _files(self, distribution: str) -> list[dict[str, Any]]:
         import aiohttp  # costs more than all else here; only untested releases need it
 
         name = canonicalize_name(distribution)
-        url = self.url or await asyncio.to_thread(_default_of_uv)
+        url = self.url or await asyncio.to_thread(default_of_uv)
         if urlsplit(url).scheme not in {"http", "https"}:
             raise UploadTimesMissing(f"The index `{self.shown}` is a folder, which has no upload times")
         try:
@@ -115,7 +120,7 @@ class Index:
         return list(files)
 
 
-def _default_of_uv() -> str:
+def default_of_uv() -> str:
     """Return the index that uv takes where nobody names one, as its help says; empty if it does not."""
     done = subprocess.run([uv.find_uv_bin(), "pip", "compile", "--help"], capture_output=True, text=True, check=False)
     found = _DEFAULT_IN_HELP.search(done.stdout)
@@ -123,12 +128,16 @@ def _default_of_uv() -> str:
 
 
 def _is_version(filename: str, version: str) -> bool:
+    return _version_of(filename) == Version(version)
+
+
+def _version_of(filename: str) -> Version | None:
     try:
         if filename.endswith(".whl"):
-            return parse_wheel_filename(filename)[1] == Version(version)
-        return parse_sdist_filename(filename)[1] == Version(version)
+            return parse_wheel_filename(filename)[1]
+        return parse_sdist_filename(filename)[1]
     except (InvalidWheelFilename, InvalidSdistFilename):
-        return False
+        return None
 
 
 def _from_uv_files(environ: Mapping[str, str]) -> str | None:

@@ -1,5 +1,6 @@
 """The Pythons of this machine, and the choice of one for an environment."""
 
+import functools
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from packaging.markers import default_environment
 from packaging.specifiers import SpecifierSet
+from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 from packaging.version import Version
 
 from agentforge.environments.uv import uv_environment, uv_program
@@ -42,6 +44,22 @@ class Interpreter:
         series = ".".join(map(str, Version(self.version).release[:2]))
         values.update(python_version=series, python_full_version=self.version, implementation_version=self.version)
         return values
+
+    @property
+    def supported(self) -> Mapping[Tag, int]:
+        """Tags of the wheels that it can install on this machine, with their rank: the smallest fits best."""
+        return _supported(tuple(Version(self.version).release[:2]))
+
+
+@functools.cache
+def _supported(python: tuple[int, ...]) -> Mapping[Tag, int]:
+    nodot = "".join(map(str, python))
+    platforms = list(platform_tags())
+    tags = [
+        *cpython_tags(python, [f"cp{nodot}"], platforms),
+        *compatible_tags(python, f"cp{nodot}", platforms),
+    ]
+    return {tag: rank for rank, tag in enumerate(dict.fromkeys(tags))}
 
 
 class Interpreters:

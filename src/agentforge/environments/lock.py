@@ -15,6 +15,7 @@ _PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==(?P<version>[^\s;]+)"
     r"(?:\s*;\s*(?P<marker>.*?))?(?P<hashes>(?:\s+--hash=\S+)*)\s*$"
 )
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class LockedPackage:
     version: str
     marker: str = ""
     hashed: bool = True
+    hashes: tuple[str, ...] = ()
+    """SHA-256 of the files that may be installed: wheels and source archives, for all platforms."""
 
 
 @dataclass(frozen=True)
@@ -61,4 +64,5 @@ class Lock:
 
 def _package(found: re.Match[str]) -> LockedPackage:
     name, marker = canonicalize_name(found["name"]), found["marker"] or ""
-    return LockedPackage(name, found["version"], marker.strip(), bool(found["hashes"]))
+    hashes = tuple(_HASH.findall(found["hashes"]))
+    return LockedPackage(name, found["version"], marker.strip(), bool(found["hashes"]), hashes)

@@ -3,27 +3,36 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
+from agentforge.environments.additions import Additions, checked_requirements, roles_for_uv
 from agentforge.environments.environment import BuildProgress, Progress
-from agentforge.environments.home import Home, write_atomically
+from agentforge.environments.home import Home, touched, write_atomically
 from agentforge.environments.index import Index
 from agentforge.environments.interpreters import Interpreters, python_floor
 from agentforge.environments.lock import Lock
 from agentforge.environments.project_lock import LockEntry
-from agentforge.environments.resolving import (
-    Question,
-    as_of_release,
-    check_lock,
-    checked_requirements,
-    compile_lock,
-)
+from agentforge.environments.resolving import Question, as_of_release, check_lock, compile_lock
 from agentforge.environments.uv import Uv
+from agentforge.environments.wheels import LocalWheel
 from agentforge.errors.environments import LockUnavailable, ProjectLockInvalid, ResolutionFailed
 from agentforge.frameworks import Release
 
 __all__ = ["Locking"]
+
+_FRAMEWORK = "the framework itself"
+_AGENT = "`requirements`"
+
+
+class _Resolution(NamedTuple):
+    """What is resolved, as of when, and who brought which line."""
+
+    release: Release
+    as_of_now: bool
+    roles: Mapping[str, str]
 
 
 class Locking:
@@ -33,26 +42,40 @@ class Locking:
         self._home, self._uv, self._interpreters, self._environ = home, uv, interpreters, environ
 
     async def of_release(
-        self, release: Release, extra: Sequence[str], progress: Progress | None, *, refresh: bool
+        self,
+        release: Release,
+        extra: Sequence[str],
+        progress: Progress | None,
+        *,
+        refresh: bool,
+        local: Mapping[str, LocalWheel],
+        roles: Mapping[str, str],
+        keep: str,
+        as_of_now: bool,
     ) -> Lock:
-        """Return the lock of a release with extra packages."""
+        """Return the lock of a release with additional lines; see `Environments.lock`."""
         shipped = Lock(release.lock_path.read_text(encoding="utf-8")) if release.lock_path else None
-        wanted = (*release.requirements, *checked_requirements(extra))
+        added = Additions.read(extra, release.distribution, local)
+        wanted = (*release.requirements, *added.requirements)
         if not wanted:
             return Lock("")
         if shipped is not None and not extra:
             check_lock(shipped, release.reference, release.distribution, release.version)
             return self._remember(replace(shipped, requirements=wanted))
         python = await self._narrowed(release.python)
-        question = Question(wanted, python_floor(python), constraints=shipped.text if shipped else "")
+        constraints = _without(keep or (shipped.text if shipped else ""), [wheel.name for wheel in local.values()])
+        question = Question(wanted, python_floor(python), constraints=constraints, bounds=added.bounds)
+        whose = roles_for_uv(roles, release.distribution, local)
+        resolution = _Resolution(release, as_of_now, whose | dict.fromkeys(release.requirements, _FRAMEWORK))
 
         async def resolve() -> Lock:
-            lock = await self._resolve_release(release, question, progress)
+            lock = await self._resolve_release(resolution, question, progress)
             if release.distribution:
                 check_lock(lock, release.reference, release.distribution, release.version)
             return lock
 
-        return replace(await self._recalled(question, resolve, refresh=refresh), python=python)
+        found = await self._recalled(question, resolve, refresh=refresh or as_of_now)
+        return replace(found, python=python, requirements=tuple(extra))
 
     async def of_tools(
         self, python: str, requirements: Sequence[str], progress: Progress | None, *, refresh: bool
@@ -90,25 +113,34 @@ class Locking:
         texts = [f.read_text(encoding="utf-8") for f in (*files, self._home.lock_text(entry.lock)) if f.is_file()]
         return next((lock for lock in map(Lock, (*texts, "")) if lock.digest == entry.lock), None)
 
-    async def _resolve_release(self, release: Release, question: Question, progress: Progress | None) -> Lock:
-        """Resolve with the shipped pins if they can stay, else freely; an untested release as of its own time."""
-        what = release.reference
+    async def _resolve_release(self, resolution: "_Resolution", question: Question, progress: Progress | None) -> Lock:
+        """Resolve with the pins that should stay if they can, else freely; an untested release as of its own time."""
+        release = resolution.release
+        free = question
+        if release.distribution and not release.tested and not resolution.as_of_now:
+            index = Index.from_environment(self._environ)
+            free = question = replace(question, as_of=await as_of_release(release, index))
         if not question.constraints:
-            if release.distribution:
-                index = Index.from_environment(self._environ)
-                question = replace(question, as_of=await as_of_release(release, index))
-            return await self._compile(question, release.python, what, progress)
+            return await self._compile(question, release.python, release.reference, progress, resolution.roles)
         try:
-            return await self._compile(question, release.python, what, progress)
+            return await self._compile(question, release.python, release.reference, progress, resolution.roles)
         except ResolutionFailed:
             if progress is not None:
                 message = "the extra packages do not fit the tested versions; resolving without these"
-                progress(BuildProgress(what, "resolving", 0, 0, message))
-            return await self._compile(replace(question, constraints=""), release.python, what, progress)
+                progress(BuildProgress(release.reference, "resolving", 0, 0, message))
+            free = replace(free, constraints="")
+            return await self._compile(free, release.python, release.reference, progress, resolution.roles)
 
-    async def _compile(self, question: Question, python: str, what: str, progress: Progress | None) -> Lock:
+    async def _compile(
+        self,
+        question: Question,
+        python: str,
+        what: str,
+        progress: Progress | None,
+        roles: Mapping[str, str] | None = None,
+    ) -> Lock:
         interpreter = await asyncio.to_thread(self._interpreters.find, python)
-        return await compile_lock(self._uv, interpreter.path, question, what, progress)
+        return await compile_lock(self._uv, interpreter.path, question, what, progress, roles, _AGENT)
 
     async def _narrowed(self, python: str) -> str:
         """Return the part of a Python range from the interpreter that will be used upwards.
@@ -133,6 +165,16 @@ class Locking:
 
     def _remember(self, lock: Lock) -> Lock:
         file = self._home.lock_text(lock.digest)
-        if not file.is_file():
+        if not touched(file):
             write_atomically(file, lock.text)
         return lock
+
+
+def _without(text: str, names: Sequence[str]) -> str:
+    """Return the lines of a lock but those of some packages."""
+    if not names:
+        return text
+    blocks = text.replace("\\\n", "\0").splitlines()
+    return "\n".join(
+        block.replace("\0", "\\\n") for block in blocks if canonicalize_name(block.partition("==")[0]) not in names
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 import tomli_w
 
+from agentforge.environments.additions import asked
 from agentforge.environments.home import write_atomically
 from agentforge.errors.environments import ProjectLockInvalid
 
@@ -47,7 +48,7 @@ class LockEntry:
     @property
     def key(self) -> tuple[str, tuple[str, ...]]:
         """What `pinned` looks for."""
-        return self.request, tuple(sorted(self.requirements))
+        return self.request, asked(self.requirements)
 
 
 class ProjectLock:
@@ -83,7 +84,7 @@ class ProjectLock:
 
     def generations(self, request: str, requirements: Iterable[str] = ()) -> tuple[LockEntry, ...]:
         """Return all generations of a request, oldest first."""
-        key = request, tuple(sorted(requirements))
+        key = request, asked(requirements)
         return tuple(e for e in self.entries if e.key == key)
 
     def pin(self, entry: LockEntry) -> LockEntry:
@@ -92,10 +93,14 @@ class ProjectLock:
         if current is not None and replace(entry, generation=current.generation, active=True) == current:
             return current
         history = self.generations(entry.request, entry.requirements)
+        if current is not None and set(current.requirements) != set(entry.requirements):
+            # The content of a local package: each edit would be one more generation of a lock that is text in here.
+            self._entries.remove(current)
+            history = tuple(each for each in history if each != current)
         added = replace(
             entry,
             requirements=tuple(sorted(entry.requirements)),
-            generation=history[-1].generation + 1 if history else 1,
+            generation=max((each.generation for each in history), default=0) + 1,
         )
         self._entries.append(added)
         return self.activate(added)
@@ -106,6 +111,10 @@ class ProjectLock:
             replace(e, active=e.generation == entry.generation) if e.key == entry.key else e for e in self._entries
         ]
         return replace(entry, active=True)
+
+    def keep_text(self, entry: LockEntry, text: str) -> None:
+        """Keep the text of a generation's lock here: nobody ships it any more."""
+        self._entries = [replace(e, text=text) if e == entry else e for e in self._entries]
 
     def save(self) -> None:
         """Write the file: the same entries give the same bytes, and readers never see half of it."""

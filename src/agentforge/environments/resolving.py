@@ -2,27 +2,31 @@
 
 import hashlib
 import json
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from agentforge.environments.environment import BuildProgress, Progress
+from agentforge.environments.explaining import Story, explained
 from agentforge.environments.index import Index
 from agentforge.environments.lock import Lock, LockedPackage
-from agentforge.environments.uv import Uv, failure
-from agentforge.errors.environments import LockInvalid, RequirementInvalid, ResolutionFailed
+from agentforge.environments.uv import Uv, explanation, failure
+from agentforge.errors.environments import LockInvalid, ResolutionFailed
 from agentforge.frameworks import Release
 
-__all__ = ["Question", "as_of_release", "check_lock", "checked_requirements", "compile_lock"]
+__all__ = ["Question", "as_of_release", "check_lock", "compile_lock"]
 
 MARGIN = timedelta(days=7)
 """How long after a release its companions may have been uploaded to count as of its time."""
 
+_LOCAL = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*) @ file://[^\s]*/(?P<file>[^\s/]+\.whl)", re.MULTILINE)
 _COMPILE = ("pip", "compile", "--universal", "--generate-hashes")
 _LEAN = ("--no-emit-index-url", "--no-annotate", "--no-header")
 
@@ -38,28 +42,17 @@ class Question:
     """Nothing uploaded later is used; None: everything there is."""
     constraints: str = ""
     """Text of a lock whose pins must stay."""
+    bounds: tuple[str, ...] = ()
+    """Versions that packages must have where they are needed: requirement lines of their own."""
 
     @property
     def digest(self) -> str:
         """SHA-256 over everything that decides the answer."""
         as_of = self.as_of.isoformat() if self.as_of else None
         parts = [list(self.requirements), self.floor, as_of, self.constraints]
+        if self.bounds:
+            parts.append(list(self.bounds))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def checked_requirements(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return requirement lines stripped and sorted. Raises RequirementInvalid with the first bad line."""
-    for line in lines:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement as error:
-            raise RequirementInvalid(f"`{line}` is not a requirement: {str(error).splitlines()[0]}") from None
-        if requirement.url:
-            raise RequirementInvalid(
-                f"`{line}` names an address, which a lock can't hold",
-                hint="Name a package of the index, with a version range if needed.",
-            )
-    return tuple(sorted({line.strip() for line in lines}))
 
 
 async def as_of_release(release: Release, index: Index) -> datetime:
@@ -67,16 +60,31 @@ async def as_of_release(release: Release, index: Index) -> datetime:
     return (await index.uploaded_at(release.distribution, release.version)).astimezone(UTC) + MARGIN
 
 
-async def compile_lock(uv: Uv, python: Path, question: Question, what: str, progress: Progress | None = None) -> Lock:
-    """Resolve a question. Raises ResolutionFailed with uv's explanation, IndexUnreachable, LockInvalid."""
+async def compile_lock(
+    uv: Uv,
+    python: Path,
+    question: Question,
+    what: str,
+    progress: Progress | None = None,
+    roles: Mapping[str, str] | None = None,
+    default_role: str = "",
+) -> Lock:
+    """Resolve a question. Raises ResolutionFailed which says who wants what, IndexUnreachable, LockInvalid.
+
+    `roles` says who brought a requirement or bound, by its line.
+    """
     if progress is not None:
         progress(BuildProgress(what, "resolving", 0, 0, f"resolving {what}"))
     with tempfile.TemporaryDirectory(prefix="agentforge-lock-") as folder:
         arguments = _arguments(Path(folder), question)
         run = await uv.run(*_COMPILE, *_LEAN, "--python", python, *arguments)
     if run.code != 0:
-        raise failure(run.stderr, f"Resolving {what}", otherwise=ResolutionFailed)
-    lock = Lock(run.stdout, question.requirements)
+        error = failure(run.stderr, f"Resolving {what}", otherwise=ResolutionFailed)
+        if not isinstance(error, ResolutionFailed):
+            raise error
+        story = Story(what, roles or {}, question.requirements, question.bounds, question.as_of, default_role)
+        raise explained(explanation(run.stderr), story)
+    lock = Lock(_LOCAL.sub(_by_version, run.stdout), question.requirements)
     check_lock(lock, what)
     return lock
 
@@ -87,19 +95,21 @@ def _arguments(folder: Path, question: Question) -> list[str | Path]:
     arguments: list[str | Path] = ["--python-version", question.floor, wanted]
     if question.as_of is not None:
         arguments += ["--exclude-newer", question.as_of.strftime("%Y-%m-%dT%H:%M:%SZ")]
-    if question.constraints:
+    if question.constraints or question.bounds:
         constraints = folder / "constraints.txt"
-        pins = (
-            f"{p.name}=={p.version}" + (f" ; {p.marker}" if p.marker else "")
-            for p in Lock(question.constraints).packages
-        )
-        constraints.write_text("\n".join(pins) + "\n", encoding="utf-8")
+        pins = [_pin(package) for package in Lock(question.constraints).packages]
+        constraints.write_text("\n".join([*pins, *question.bounds]) + "\n", encoding="utf-8")
         arguments += ["--constraints", constraints]
     return arguments
 
 
 def _pin(package: LockedPackage) -> str:
-    return f"{package.name}=={package.version}" + (f" ; {package.marker}\n" if package.marker else "\n")
+    return f"{package.name}=={package.version}" + (f" ; {package.marker}" if package.marker else "")
+
+
+def _by_version(found: re.Match[str]) -> str:
+    """Return the line of a local wheel as that of any other package."""
+    return f"{found['name']}=={parse_wheel_filename(unquote(found['file']))[1]}"
 
 
 def check_lock(lock: Lock, what: str, distribution: str = "", version: str = "") -> None:

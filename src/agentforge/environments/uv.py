@@ -18,8 +18,10 @@ from agentforge.errors.environments import (
     HomeNotWritable,
     IndexUnreachable,
     InstallFailed,
+    ResolutionFailed,
     UvMissing,
 )
+from agentforge.errors.keeping import PackageBuildFailed
 
 __all__ = ["Uv", "UvRun", "explanation", "failure", "uv_environment", "uv_program"]
 
@@ -40,6 +42,7 @@ _PASSED = frozenset(
 )
 _CREDENTIALS = re.compile(r"UV_INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)")
 _TALK = re.compile(r"^\s*(DEBUG|TRACE|INFO|WARN)\b|^warning:|^Using Python |^Resolved \d|^\s*Download(ing|ed) ")
+_BUILD = re.compile(r"Failed to (?:download and )?build `([^`\s]+)`")
 _EXPLANATION_LINES = 24
 _GRACE_S = 5.0
 
@@ -94,11 +97,13 @@ class Uv:
         *arguments: str | Path,
         on_line: Callable[[str], None] | None = None,
         keep_open: Sequence[int] = (),
+        extra: Mapping[str, str] | None = None,
     ) -> UvRun:
         """Run uv to its end, giving each line of its stderr to `on_line`.
 
         Cancelling stops uv and everything it started before the cancellation goes on. `keep_open`: descriptors
-        that uv inherits, so that a lock on them outlives a killed host until uv itself is gone.
+        that uv inherits, so that a lock on them outlives a killed host until uv itself is gone. `extra`: variables
+        for this run alone.
         """
         process = await asyncio.create_subprocess_exec(
             uv_program(),
@@ -106,7 +111,7 @@ class Uv:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=self.environment,
+            env={**self.environment, **(extra or {})},
             cwd="/",
             start_new_session=True,
             pass_fds=tuple(keep_open),
@@ -161,4 +166,17 @@ def failure(stderr: str, what: str, otherwise: type[AgentForgeError] = InstallFa
         kind = IndexUnreachable
     elif any(sign in text for sign in _WRITE):
         kind = HomeNotWritable
+    elif kind in (InstallFailed, ResolutionFailed) and (found := _BUILD.search(stderr)):
+        return PackageBuildFailed(
+            f"{what} failed: `{found[1]}` has no wheel for this Python and could not be built: {_last_words(stderr)}",
+            package=found[1],
+            output=stderr,
+        )
     return kind(f"{what} failed: {text}")
+
+
+def _last_words(stderr: str) -> str:
+    """Return the last line that a package's build said: of a traceback the error."""
+    said = re.split(r"^\s*\[std(?:err|out)\]\s*$", stderr, flags=re.MULTILINE)[-1]
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.lstrip().startswith("hint:")]
+    return lines[-1] if lines else "the build said nothing"

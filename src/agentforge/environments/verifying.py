@@ -8,7 +8,7 @@ from agentforge.environments.environment import Environment, EnvironmentRequest
 from agentforge.errors.environments import InstallFailed, WrongVersion
 from agentforge.frameworks import is_release
 
-__all__ = ["verify"]
+__all__ = ["installed", "verify"]
 
 _ASK = """
 import json, platform, sys
@@ -24,7 +24,7 @@ print(json.dumps([platform.python_version(), found]))
 
 async def verify(candidate: Environment, request: EnvironmentRequest) -> str:
     """Return the interpreter's exact version if the release is the requested one. Raises WrongVersion."""
-    python, found = await _ask(candidate, request.distribution)
+    python, found = await installed(candidate, request.distribution)
     if request.release is None:
         return python
     what = request.distribution or "Python"
@@ -35,7 +35,8 @@ async def verify(candidate: Environment, request: EnvironmentRequest) -> str:
     return python
 
 
-async def _ask(candidate: Environment, distribution: str) -> tuple[str, str | None]:
+async def installed(candidate: Environment, distribution: str) -> tuple[str, str | None]:
+    """Return the interpreter's exact version, and that of a package if it has it. Raises InstallFailed."""
     process = await asyncio.create_subprocess_exec(
         candidate.python, "-I", "-c", _ASK, distribution, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={}, cwd="/"
     )

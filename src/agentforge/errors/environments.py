@@ -7,20 +7,32 @@ from agentforge.errors.tree import AgentForgeError, Origin
 __all__ = [
     "CheckFailed",
     "DiskFull",
+    "EnvironmentBroken",
+    "EnvironmentGone",
     "EnvironmentInUse",
     "EnvironmentUnknown",
+    "GenerationUnknown",
     "HomeNotWritable",
     "IndexUnreachable",
     "InstallFailed",
     "InterpreterMissing",
+    "LocalPackageFailed",
     "LockInvalid",
     "LockUnavailable",
+    "PinMoved",
+    "ProbeFailed",
     "ProjectLockInvalid",
+    "RebuildImpossible",
     "ReleaseNotInIndex",
+    "RequestAmbiguous",
+    "RequestUnknown",
     "RequirementInvalid",
     "ResolutionFailed",
+    "RunsDiffer",
+    "SmokeFailed",
     "UploadTimesMissing",
     "UvMissing",
+    "VersionNotAdmitted",
     "WrongVersion",
 ]
 
@@ -110,7 +122,7 @@ class DiskFull(AgentForgeError):
 
     code = "AF311"
     http_status = 507
-    default_hint = "Free some space: `agentforge env list` shows sizes, `agentforge env remove ID` deletes one."
+    default_hint = "Free some space: `agentforge env gc` removes the environments that no project needs."
 
 
 class EnvironmentInUse(AgentForgeError):
@@ -161,3 +173,107 @@ class LockInvalid(AgentForgeError):
     """A lock that does not hold what it must: another version, a line without hashes, an address."""
 
     code = "AF317"
+
+
+class LocalPackageFailed(AgentForgeError):
+    """A local package that an agent or a project requires could not be built; the message holds what the build said."""
+
+    code = "AF318"
+    origin: ClassVar[Origin] = "user"
+    http_status = 422
+    default_hint = "Build it by hand to see more: `uv build --wheel FOLDER`."
+
+
+class RequestUnknown(AgentForgeError):
+    """The project's `agentforge.lock` has no such request."""
+
+    code = "AF320"
+    origin: ClassVar[Origin] = "user"
+    http_status = 404
+    default_hint = "`agentforge env list` shows the project's requests."
+
+
+class VersionNotAdmitted(AgentForgeError):
+    """The version that an update was to go to is not what the request asks for."""
+
+    code = "AF321"
+    origin: ClassVar[Origin] = "user"
+    http_status = 400
+
+
+class GenerationUnknown(AgentForgeError):
+    """A request of the project has no such generation."""
+
+    code = "AF322"
+    origin: ClassVar[Origin] = "user"
+    http_status = 404
+
+
+class EnvironmentGone(AgentForgeError):
+    """The environment of the generation that was to be active again is not built any more."""
+
+    code = "AF323"
+    origin: ClassVar[Origin] = "user"
+    http_status = 409
+    default_hint = "Repeat the command with `--build` to have it built again first."
+
+
+class SmokeFailed(AgentForgeError):
+    """A scripted scenario went wrong in the environment that was to take the place of the present one."""
+
+    code = "AF324"
+    origin: ClassVar[Origin] = "adapter"
+    http_status = 422
+    default_hint = "The old generation stays. Another release may work: `agentforge env update REQUEST --to VERSION`."
+
+
+class RunsDiffer(AgentForgeError):
+    """Recorded runs of the project did something else in the environment that was to take the present one's place."""
+
+    code = "AF325"
+    origin: ClassVar[Origin] = "framework"
+    http_status = 422
+    default_hint = (
+        "The old generation stays. `agentforge runs events RUN` shows what the run did; with `--runs 0` no run counts."
+    )
+
+
+class RequestAmbiguous(AgentForgeError):
+    """The request is in the project's lock more than once, each time with other additional packages."""
+
+    code = "AF326"
+    origin: ClassVar[Origin] = "user"
+    http_status = 409
+
+
+class PinMoved(AgentForgeError):
+    """What a request means in the project was changed while an update of it was tried."""
+
+    code = "AF327"
+    origin: ClassVar[Origin] = "user"
+    http_status = 409
+    default_hint = "Start the update again."
+
+
+class EnvironmentBroken(AgentForgeError):
+    """A built environment is not what was built any more: files are missing or were changed, or its interpreter is."""
+
+    code = "AF350"
+    http_status = 409
+    default_hint = "`agentforge env build --rebuild ID` makes it anew; runs under way are not disturbed."
+
+
+class ProbeFailed(AgentForgeError):
+    """An environment could not be probed, for a reason that says nothing of the environment."""
+
+    code = "AF351"
+    default_hint = "`agentforge doctor` shows what is wrong with this machine; the state stays what it was."
+
+
+class RebuildImpossible(AgentForgeError):
+    """What an environment was built from is not known any more, so it can't be made anew by its id."""
+
+    code = "AF352"
+    origin: ClassVar[Origin] = "user"
+    http_status = 422
+    default_hint = "Name the release instead: `agentforge env build --rebuild langchain`."
