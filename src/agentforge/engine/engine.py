@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import msgspec
 from agentforge.config import load_policies, load_project
 from agentforge.engine.adapters import AdapterStore
 from agentforge.engine.allowance import Backlog
+from agentforge.engine.catalogue_files import CatalogueFiles, today
+from agentforge.engine.cataloguing import Cataloguing
 from agentforge.engine.children import Children
 from agentforge.engine.connections import Connections
 from agentforge.engine.divergence import Divergences
@@ -37,16 +40,19 @@ from agentforge.engine.recovery import Recovery
 from agentforge.engine.responses import ResponseCache
 from agentforge.engine.results import TOOL_EVENTS, result_json, tool_calls_of
 from agentforge.engine.runner import Runner
+from agentforge.engine.soundness import Soundness
 from agentforge.engine.staff import Staff
 from agentforge.engine.threads import Threads
 from agentforge.engine.toolcalls import ToolCalls
+from agentforge.engine.tuning import packages, tuning
 from agentforge.engine.upkeep import Upkeep
 from agentforge.engine.versions import AgentVersions
-from agentforge.environments import Environment, Environments, data_home, storage_errors
+from agentforge.environments import Environment, EnvironmentRequest, Environments, data_home, storage_errors
 from agentforge.errors import AgentForgeError, InternalError
+from agentforge.errors.environments import DiskFull
 from agentforge.errors.runs import HostStopped
 from agentforge.errors.store import LeaseLost, StoreClosed
-from agentforge.frameworks import Catalogue
+from agentforge.frameworks import Catalogue, LiveCatalogue, Release
 from agentforge.gateway import EmbeddedModel, Gateway, most_connections
 from agentforge.sandbox import Watch
 from agentforge.store import Event, Lease, ProjectId, Run, RunChanges, RunId, Store, open_store
@@ -80,10 +86,15 @@ class Engine:
         self._environ = environ
         self._clock = clock
         self._embedded = embedded
-        self._home = home = data_home(environ)
+        self.home = home = data_home(environ)
+        """The folder of built environments."""
         self._pause_s = _fault_pause_s(environ)
         self.environments = Environments(home, environ=environ)
-        catalogue = Catalogue.discover(catalogue_folders, self.environments.interpreters.exists)
+        self.soundness = Soundness(self.environments)
+        self.catalogue_files = CatalogueFiles(root, environ)
+        catalogue = LiveCatalogue(
+            lambda: [*catalogue_folders, *self.catalogue_files.folders()], self.environments.interpreters.exists
+        )
         level = self.project.config.sandbox.level
         self.provision = Provision(root, catalogue, self.environments, AdapterStore(home / "adapters"), level)
         state = self.project.state_dir
@@ -91,7 +102,9 @@ class Engine:
         self.store: Store = open_store(state / "state.db", self.project.config.durability.level)
         self.versions = AgentVersions(self.store, state / "versions", clock)
         private = (home, *private)
-        self.preparing = Preparing(root, self.store, self.provision, self.versions, self.fencing, private)
+        self.preparing = Preparing(root, self.store, self.provision, self.versions, self.fencing, private, clock)
+        name = ProjectId(str(root))
+        self.cataloguing = Cataloguing(root, name, self.provision, self.catalogue_files, self.store, clock)
         self._executions: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._numbers = itertools.count()
@@ -115,9 +128,20 @@ class Engine:
         return self.provision.catalogue
 
     @property
+    def today(self) -> date:
+        """The day that deprecations are looked at."""
+        return today(self._clock())
+
+    @property
     def active(self) -> int:
         """Runs under way, and those that wait for an answer with a time-out."""
         return len(self._executions) + self.recovery.expected
+
+    @property
+    def loaded(self) -> bool:
+        """Whether runs wait in line, or as many workers are at work as the machine has processors."""
+        busy = sum(1 for _, runs in self.staff.workers() if runs)
+        return self._queue.waiting > 0 or busy >= max(2, os.cpu_count() or 1)
 
     @property
     def closing(self) -> bool:
@@ -127,8 +151,9 @@ class Engine:
     async def __aenter__(self) -> "Engine":
         state = self.project.state_dir
         _make_state_folder(state)
-        with storage_errors(self._home):
-            pyz = worker_zip(self._home / "workers")
+        with storage_errors(self.home):
+            pyz = worker_zip(self.home / "workers")
+        self._register()
         await self.store.open()
         try:
             holder = f"{os.uname().nodename}:{os.getpid()}"
@@ -143,6 +168,14 @@ class Engine:
         self._upkeep.begin()
         await self.recovery.begin()
         return self
+
+    def _register(self) -> None:
+        """Have this project's lock and runs count where environments are removed."""
+        try:
+            with storage_errors(self.home):
+                self.environments.projects.register(self.root)
+        except DiskFull as error:  # whoever comes to make room must get in
+            _log.warning("the project can't be registered: %s", error.message)
 
     def _wire(self, pyz: Path) -> None:
         """Make the parts and give them to each other."""
@@ -172,6 +205,7 @@ class Engine:
                 idle_s=config.idle_s,
             ),
             timeouts=WorkerTimeouts(start_s=config.start_timeout_s, terminate_s=config.terminate_grace_s),
+            soundness=self.soundness,
         )
         self._runner = Runner(
             self.store, self.provision, self.versions, self.gateway, self.staff, self.fencing, self._clock
@@ -282,6 +316,8 @@ class Engine:
         execution.ticket = ticket or self._ticket(run)
         if record is None:
             feed.emit("run.started", started(run, prepared))
+            for warning in prepared.warnings:
+                execution.warn(warning)
         self._executions[run.run_id] = execution
         self._tasks[run.run_id] = asyncio.create_task(self._run(execution))
         return execution
@@ -400,22 +436,56 @@ class Engine:
 
     # ---- environments
 
-    async def ensure(self, submission: Submission | None, reference: str, progress: Progress) -> Environment:
-        """Build what a reference (or an agent on it) needs, telling of the progress."""
-        requirements: tuple[str, ...] = ()
-        project = self.project
-        tools = False
+    async def ensure(
+        self,
+        submission: Submission | None,
+        reference: str,
+        progress: Progress,
+        *,
+        latest: bool = False,
+        rebuild: bool = False,
+        variables: Mapping[str, str] | None = None,
+    ) -> tuple[Environment, tuple[str, ...]]:
+        """Build what a reference (or an agent on it) needs, telling of the progress; `rebuild` even what is built.
+
+        `latest` means the newest release on the index that the reference admits; `variables` are those of the client.
+        Returns what is built with what to warn of.
+        """
+        definition = None
+        project = self.preparing.project(variables or {})
         if submission is not None:
-            project = self.preparing.project(submission.variables)
             definition = await asyncio.to_thread(definition_of, submission)
             await self.preparing.permitted(project, definition, submission.variables)
-            requirements = tuple(definition.file.requirements)
             reference = reference_of(definition, submission.on)
-            tools = bool(definition.tools)
-        provisioned = await self.provision.framework(reference, requirements, progress)
-        environment = await self.provision.ensure(provisioned.request, provisioned.release, progress)
-        if tools:
-            await self.provision.ensure(await self.provision.tools(project, progress), None, progress)
+        if latest:
+            reference = await self.provision.latest(reference)
+        added = packages(project, definition, reference)
+        warnings = self.preparing.usable(project, reference, added, definition)
+        provisioned = await self.provision.framework(
+            reference, added.lines, progress, roles=added.roles, as_of_now=latest
+        )
+        tuning(
+            project, definition, provisioned.release, self.catalogue.names()
+        )  # a wrong setting is told before a build
+        environment = await self._ensure(provisioned.request, provisioned.release, progress, rebuild)
+        if definition is not None and definition.tools:
+            await self._ensure(await self.provision.tools(project, progress), None, progress, rebuild)
+        return environment, warnings
+
+    async def rebuild(self, id: str, progress: Progress) -> Environment:
+        """Make an environment anew beside the one that is there. Raises RebuildImpossible, AF3xx."""
+        request, release = await asyncio.to_thread(self.provision.built_from, id)
+        return await self._ensure(request, release, progress, True)
+
+    async def _ensure(
+        self, request: EnvironmentRequest, release: Release | None, progress: Progress, rebuild: bool
+    ) -> Environment:
+        if not rebuild:
+            environment = await self.provision.ensure(request, release, progress)
+            await self.soundness.require(environment.id)
+            return environment
+        environment = await self.provision.rebuild(request, release, progress)
+        self.staff.renew(environment.id)
         return environment
 
     # ---- inside

@@ -16,6 +16,7 @@ from agentforge.engine.permissions import Permitted
 from agentforge.engine.provision import Provisioned
 from agentforge.engine.queue import Ticket
 from agentforge.engine.record import CallKey, Record, Tally
+from agentforge.engine.tuning import Tuning
 from agentforge.errors import AgentForgeError, ErrorInfo
 from agentforge.frameworks import Release
 from agentforge.gateway import Upstream
@@ -47,6 +48,10 @@ class Prepared:
     """Of the client that submitted or resumed it: for its child runs."""
     permitted: Permitted = field(default_factory=Permitted)
     """What its tools may do."""
+    tuning: Tuning = field(default_factory=Tuning)
+    """What project and agent set of the framework."""
+    warnings: tuple[str, ...] = ()
+    """What the user is told when it starts."""
 
     @property
     def release(self) -> Release:

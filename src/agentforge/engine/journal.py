@@ -156,7 +156,7 @@ class Journal:
 
 
 def _hash(execution: Execution, call: ModelCall) -> str:
-    varies = execution.prepared.release.framework.varies
+    varies = execution.prepared.release.traits.varies
     return hash_of_request(call.path, call.data, varies) if varies else call.request_hash
 
 

@@ -1,7 +1,8 @@
 """What a run needs to know before it starts: from a submission, or again from what is recorded of a run."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +21,17 @@ from agentforge.config import (
     load_project,
     resolve_model,
 )
+from agentforge.engine.catalogue_files import today
 from agentforge.engine.execution import Prepared
 from agentforge.engine.fencing import Fencing
 from agentforge.engine.permissions import Permitted, only_described, permitted
 from agentforge.engine.provision import Provision, Provisioned
 from agentforge.engine.sharing import SharedWork
+from agentforge.engine.tuning import Packages, Tuning, packages, tuning
 from agentforge.engine.versions import AgentVersions
 from agentforge.errors.config import MissingVariableError
 from agentforge.errors.runs import AutoUnavailable, ThreadInvalid, VersionUnusable
+from agentforge.frameworks import require_able, require_usable
 from agentforge.gateway import Secret, Upstream
 from agentforge.sandbox import Level
 from agentforge.store import AgentVersion, AgentVersionId, JsonObject, Lease, Run, RunId, Store
@@ -48,6 +52,8 @@ class Submission:
     base_dir: Path
     """What relative paths start from: the client's folder."""
     on: str | None = None
+    latest: bool = False
+    """Whether the newest release on the index is meant that the framework (or series) has an adapter for."""
     model: str | None = None
     thread: str | None = None
     stream: bool = False
@@ -87,9 +93,11 @@ class Preparing:
         versions: AgentVersions,
         fencing: Fencing,
         private: Sequence[Path] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`private` are folders that no tool gets."""
         self._root = root
+        self._clock = clock
         self._private = tuple(private)
         self._fencing = fencing
         self._store = store
@@ -107,23 +115,45 @@ class Preparing:
         if not isinstance(submission.agent, str):
             return await self._prepare(submission)
         variables = frozenset(submission.variables.items())
-        key = (submission.agent, submission.base_dir, submission.on, submission.model, variables)
+        key = (submission.agent, submission.base_dir, submission.on, submission.latest, submission.model, variables)
         return await self._shared.do(key, lambda: self._prepare(submission))
 
     async def _prepare(self, submission: Submission) -> Prepared:
         project = self.project(submission.variables)
         definition = await asyncio.to_thread(definition_of, submission)
         reference = reference_of(definition, submission.on)
+        if submission.latest:
+            reference = await self._provision.latest(reference)
         level, permitted = await self.permitted(project, definition, submission.variables)
         target = resolve_model(project, submission.model or definition.file.model, submission.variables)
-        provisioned = await self._provision.framework(reference, definition.file.requirements)
+        added = packages(project, definition, reference)
+        warnings = self.usable(project, reference, added, definition)
+        provisioned = await self._provision.framework(
+            reference, added.lines, roles=added.roles, as_of_now=submission.latest
+        )
+        tuned = self._tuned(project, definition, provisioned)
         version = await self._versions.make(definition, provisioned)
         settings = {**target.settings, **definition.settings}
         upstream = _upstream(target, submission.variables)
         return Prepared(
             reference, project, definition, provisioned, version, upstream, level, settings, submission.variables,
-            permitted,
+            permitted, tuned, warnings,
         )  # fmt: skip
+
+    def usable(
+        self, project: Project, reference: str, added: Packages, definition: AgentDefinition | None = None
+    ) -> tuple[str, ...]:
+        """Return what to warn of when a reference is used in a project, for an agent.
+
+        Raises ReleaseEnded, CapabilityAbsent, and AF20x.
+        """
+        release = self._provision.meant(reference, added.lines)
+        if definition is not None:
+            require_able(release, _needed(definition), self._provision.catalogue.releases(release.framework.name))
+        return require_usable(release, project.config.catalogue.deprecated, today(self._clock()))
+
+    def _tuned(self, project: Project, definition: AgentDefinition, provisioned: Provisioned) -> Tuning:
+        return tuning(project, definition, provisioned.release, self._provision.catalogue.names())
 
     async def permitted(
         self, project: Project, definition: AgentDefinition, variables: Mapping[str, str]
@@ -154,7 +184,7 @@ class Preparing:
             level, granted = await self.permitted(project, definition, variables)
         return Prepared(
             run.options["on"], project, definition, provisioned, version, upstream, level, pinned["settings"],
-            variables, granted,
+            variables, granted, Tuning.from_json(run.options.get("tuning") or {}),
         )  # fmt: skip
 
     async def _pinned(self, run: Run) -> "_Pinned":
@@ -174,9 +204,14 @@ class Preparing:
 
     async def moved(self, prepared: Prepared, on: str) -> Prepared:
         """Return the same agent on another framework."""
-        provisioned = await self._provision.framework(on, prepared.definition.file.requirements)
+        added = packages(prepared.project, prepared.definition, on)
+        warnings = self.usable(prepared.project, on, added, prepared.definition)
+        provisioned = await self._provision.framework(on, added.lines, roles=added.roles)
+        tuned = self._tuned(prepared.project, prepared.definition, provisioned)
         version = await self._versions.make(prepared.definition, provisioned)
-        return replace(prepared, reference=on, provisioned=provisioned, version=version)
+        return replace(
+            prepared, reference=on, provisioned=provisioned, version=version, tuning=tuned, warnings=warnings
+        )
 
     async def edited(self, run: Run, submission: Submission) -> Prepared:
         """Return what an edited agent means in place of a run's own: on the same release, for an offline run."""
@@ -186,9 +221,11 @@ class Preparing:
         level = await self._fencing.level(recorded.project, definition.file)
         settings = {**recorded.settings, **definition.settings}
         granted = only_described(definition, submission.variables)
+        tuned = self._tuned(recorded.project, definition, recorded.provisioned)
         return replace(
-            recorded, definition=definition, version=version, level=level, settings=settings, permitted=granted
-        )
+            recorded, definition=definition, version=version, level=level, settings=settings, permitted=granted,
+            tuning=tuned,
+        )  # fmt: skip
 
     def _found_again(self, pinned: JsonObject, project: Project, variables: Mapping[str, str]) -> Upstream:
         target = resolve_model(project, pinned["name"], variables)
@@ -221,6 +258,8 @@ def new_run(submission: Submission, prepared: Prepared, run_id: str, lease: Leas
             "settings": dict(prepared.settings),
         },
     }
+    if tuned := prepared.tuning.to_json():
+        options["tuning"] = tuned
     told = {name: getattr(submission, name) for name in ("cache", "on_divergence", "parent")}
     told["priority"] = submission.priority or None
     told["generation"] = submission.generation or None
@@ -277,6 +316,18 @@ def reference_of(definition: AgentDefinition, on: str | None) -> str:
     if reference == "auto":
         raise AutoUnavailable(f"the agent `{definition.name}` names no framework to run on")
     return reference
+
+
+def _needed(definition: AgentDefinition) -> dict[str, str]:
+    """Return the capabilities without which an agent can't run, with what says so."""
+    needed = {}
+    if definition.tools:
+        needed["tools"] = f"The agent `{definition.name}` has tools"
+    if definition.file.output is not None:
+        needed["structured-output"] = f"The agent `{definition.name}` has an output schema"
+    if definition.is_native:
+        needed["native"] = f"The agent `{definition.name}` is native"
+    return needed
 
 
 def _upstream(target: ModelTarget, variables: Mapping[str, str], model: str | None = None) -> Upstream:

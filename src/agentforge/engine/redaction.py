@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agentforge.gateway import Secret
-from agentforge.gateway.types import REDACTED, SHORTEST_REDACTED
+from agentforge.gateway import REDACTED, SHORTEST_REDACTED, Secret
 
 __all__ = ["Redaction"]
 

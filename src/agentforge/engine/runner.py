@@ -18,6 +18,7 @@ from agentforge.engine.fencing import Fencing
 from agentforge.engine.interrupts import Interrupt
 from agentforge.engine.limiting import LimitHitInCompany, blaming, guarded
 from agentforge.engine.output import checked_output
+from agentforge.engine.portable_spec import portable_spec
 from agentforge.engine.provision import Provision
 from agentforge.engine.record import read_record
 from agentforge.engine.staff import Staff
@@ -25,6 +26,7 @@ from agentforge.engine.toolboxes import Toolboxes
 from agentforge.engine.versions import AgentVersions
 from agentforge.environments import Environment
 from agentforge.errors import AgentForgeError, ErrorInfo
+from agentforge.errors.environments import EnvironmentUnknown
 from agentforge.errors.runs import CrashLoop, RunTimedOut
 from agentforge.errors.sandbox import LimitExceeded
 from agentforge.errors.workers import WorkerDied, WorkerSilent, WorkerStartFailed
@@ -91,11 +93,16 @@ class Runner:
     async def _work(self, execution: Execution) -> Answer:
         if execution.ticket is not None:
             await execution.ticket.wait()
-        crashes, alone = 0, False
+        crashes, alone, looked_again = 0, False, False
         while True:
             before = execution.position
             try:
                 return await self._try(execution, alone=alone or crashes >= _ALONE_AFTER)
+            except EnvironmentUnknown:
+                if looked_again:
+                    raise
+                looked_again = True  # it was removed after we had found it: it is built anew
+                continue
             except LimitHitInCompany as hit:
                 if self._staff.closed:
                     raise
@@ -135,7 +142,10 @@ class Runner:
             fence = replace(fence, reads=(*fence.reads, await self._versions.folder(version)))
         adapter = self._provision.adapters.code(prepared.release, str(version.spec["adapter"]))
         native = prepared.definition.is_native
-        spec = self._staff.agent_spec(environment, prepared.release, adapter, version.id, native, fence, user)
+        variables = {**prepared.release.traits.variables, **prepared.tuning.variables}
+        spec = self._staff.agent_spec(
+            environment, prepared.release, adapter, version.id, native, fence, user, variables=variables
+        )
         if native:  # its tools run in there with it
             permitted.require_unmoved()
             variables = {**spec.variables, **permitted.variables()}
@@ -255,11 +265,13 @@ class Runner:
         """Have the worker build the agent unless it has; returns the id by which the worker knows it."""
         prepared = execution.prepared
         agent_id = f"{prepared.version.id}:{prepared.upstream.model}:{sorted(prepared.settings.items())}"
+        if prepared.tuning.settings:
+            agent_id += f":{sorted(prepared.tuning.settings.items())}"
         if agent_id not in worker.opened:
             params: dict[str, Any] = {"agent_id": agent_id}
             native = prepared.definition.file.native
             if native is None:
-                params["spec"] = self._spec(execution)
+                params["spec"] = portable_spec(prepared, execution.tools.values())
             else:
                 module, _, attribute = native.entrypoint.partition(":")
                 root = await self._versions.folder(prepared.version)
@@ -272,27 +284,6 @@ class Runner:
         for warning in worker.opened[agent_id]:
             execution.warn(warning)
         return agent_id
-
-    def _spec(self, execution: Execution) -> dict[str, Any]:
-        prepared = execution.prepared
-        file = prepared.definition.file
-        return {
-            "name": file.name,
-            "description": file.description,
-            "instructions": file.instructions,
-            "role": file.role,
-            "goal": file.goal,
-            "backstory": file.backstory,
-            "model": prepared.upstream.model,
-            "settings": dict(prepared.settings),
-            "tools": [
-                {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-                for tool in execution.tools.values()
-            ],
-            "output": file.output,
-            # The journal refuses the first call too many, on every framework alike; its own limit comes after.
-            "max_steps": file.limits.steps + 1 if file.limits.steps else None,
-        }
 
     async def _start(self, execution: Execution, agent_id: str) -> dict[str, Any]:
         run, prepared = execution.run, execution.prepared
@@ -458,7 +449,7 @@ def _may_repeat_tools(execution: Execution) -> bool:
     native = execution.prepared.definition.file.native
     if native is None or native.tools_idempotent or execution.offline:
         return False
-    if execution.prepared.release.framework.capability("tool-replay").level == "full":
+    if execution.prepared.release.traits.capability("tool-replay").level == "full":
         return False
     asked = [effect for effect in execution.record.effects if effect.kind == "model"]
     # Without tools in its requests a model may still be asked for them in words.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from agentforge.engine.connections import Connections
 from agentforge.engine.permissions import Permitted
 from agentforge.engine.redaction import Redaction
+from agentforge.engine.soundness import Soundness
 from agentforge.environments import Environment, Environments
+from agentforge.errors import AgentForgeError
 from agentforge.errors.workers import WorkerStartFailed
 from agentforge.frameworks import Release
 from agentforge.gateway import Door, DoorLimits, Gate, GateLimits, Gateway
@@ -54,8 +56,11 @@ class Staff:
         pyz: Path,
         limits: PoolLimits,
         timeouts: WorkerTimeouts,
+        soundness: Soundness | None = None,
     ) -> None:
+        """`soundness` says whether a worker can start in an environment; without it every one can."""
         self._gateway = gateway
+        self._soundness = soundness
         self._environments = environments
         self._handlers = handlers
         self._connections = connections
@@ -84,11 +89,15 @@ class Staff:
         native: bool,
         fence: Fence,
         user: int | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> WorkerSpec:
-        """Return what a worker for this agent version is made of: the same object for the next run."""
-        key = (environment.id, adapter, agent_version, fence, user)
+        """Return what a worker for this agent version is made of: the same object for the next run.
+
+        `variables` are those of the worker (default: the framework's).
+        """
+        variables = release.traits.variables if variables is None else variables
+        key = (environment.id, adapter, agent_version, fence, user, tuple(variables.items()))
         if key not in self._specs:
-            manifest = release.framework
             if len(self._specs) >= _SPECS_KEPT:
                 self._specs.clear()
             self._specs[key] = WorkerSpec(
@@ -97,9 +106,9 @@ class Staff:
                 python=environment.python,
                 agent_version=agent_version,
                 adapter=adapter,
-                variables={**manifest.telemetry, **manifest.env},
+                variables=variables,
                 native=native,
-                concurrency=manifest.concurrency,
+                concurrency=release.traits.concurrency,
                 fence=fence,
                 user=user,
                 label=release.reference,
@@ -165,6 +174,12 @@ class Staff:
         finally:
             self._running_code.discard(task)
 
+    def renew(self, environment: str) -> None:
+        """Have the workers of an environment serve nothing more: it was built anew, and they are in the old one."""
+        for worker, _ in self.workers():
+            if worker.spec.environment == environment:
+                self.retire(worker)
+
     async def kill(self) -> None:
         """End all workers at once."""
         self._cancel_code()
@@ -190,6 +205,21 @@ class Staff:
     async def _start(self, worker_id: str, spec: WorkerSpec) -> Worker:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._environments.hold(spec.environment))
+            worker = await self._start_sound(worker_id, spec)
+            held = stack.pop_all()
+        worker.ended.add_done_callback(lambda _: held.close())
+        gate_socket, worker.gate = worker.gate, None
+        if gate_socket is not None:
+            await self._open_gate(worker, gate_socket)
+        door_socket, worker.door = worker.door, None
+        if door_socket is not None:
+            await self._open_door(worker, door_socket)
+        return worker
+
+    async def _start_sound(self, worker_id: str, spec: WorkerSpec) -> Worker:
+        """Start a worker while its environment is looked at. Raises EnvironmentBroken, and what a start raises."""
+        looking = asyncio.ensure_future(self._require(spec.environment))
+        try:
             worker = await Worker.start(
                 worker_id,
                 spec,
@@ -201,15 +231,23 @@ class Staff:
                 redact=Redaction.of(spec.variables, spec.secrets).value if spec.secrets else None,
                 watch=self.watch,
             )
-            held = stack.pop_all()
-        worker.ended.add_done_callback(lambda _: held.close())
-        gate_socket, worker.gate = worker.gate, None
-        if gate_socket is not None:
-            await self._open_gate(worker, gate_socket)
-        door_socket, worker.door = worker.door, None
-        if door_socket is not None:
-            await self._open_door(worker, door_socket)
+        except AgentForgeError:
+            await looking
+            await self._require(spec.environment)  # it may be that somebody did something since
+            raise
+        except BaseException:
+            looking.cancel()
+            raise
+        try:
+            await looking
+        except BaseException:
+            await worker.kill("its environment is broken")
+            raise
         return worker
+
+    async def _require(self, environment: str) -> None:
+        if self._soundness is not None:
+            await self._soundness.require(environment)
 
     async def _open_gate(self, worker: Worker, listening: socket.socket) -> None:
         fence = worker.spec.fence

@@ -1,12 +1,12 @@
 """What makes the tool calls of a run: workers for functions, a sandbox for each piece of code, within permissions."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from agentforge.config import Tool as DeclaredTool
-from agentforge.engine.execution import Execution
+from agentforge.engine.execution import Execution, Prepared
 from agentforge.engine.fencing import Fencing
 from agentforge.engine.permissions import Permitted
 from agentforge.engine.staff import Staff, ToolStaff
@@ -29,14 +29,18 @@ class Toolboxes:
 
     async def equip(self, execution: Execution, environment: Environment) -> None:
         """Give a run its toolbox, in the tool environment, and what its tools say of themselves."""
-        prepared = execution.prepared
-        toolbox = await self._toolbox(execution, environment)
-        declared = [_tool(each, prepared.permitted) for each in prepared.definition.tools]
-        described = await self._versions.tools(prepared.version, toolbox, declared)
+        toolbox, described = await self.described(execution.prepared, execution.run.run_id, environment)
         execution.toolbox, execution.tools = toolbox, {tool.name: tool for tool in described}
 
-    async def _toolbox(self, execution: Execution, environment: Environment) -> Toolbox:
-        prepared, run_id = execution.prepared, execution.run.run_id
+    async def described(
+        self, prepared: Prepared, run_id: str, environment: Environment
+    ) -> tuple[Toolbox, Sequence[Tool]]:
+        """Return the toolbox of a run, in the tool environment, and its tools with what they say of themselves."""
+        toolbox = await self._toolbox(prepared, run_id, environment)
+        declared = [_tool(each, prepared.permitted) for each in prepared.definition.tools]
+        return toolbox, await self._versions.tools(prepared.version, toolbox, declared)
+
+    async def _toolbox(self, prepared: Prepared, run_id: str, environment: Environment) -> Toolbox:
         level, project, version, file = prepared.level, prepared.project, prepared.version.id, prepared.definition.file
         root = await self._versions.folder(prepared.version)
         fence = self._fencing.tools(level, project, file, prepared.permitted)

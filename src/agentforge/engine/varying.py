@@ -11,24 +11,29 @@ from typing import Any
 
 from agentforge.gateway import request_hash
 
-__all__ = ["hash_of_request"]
+__all__ = ["hash_of_request", "settled"]
 
 _PART = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+|\*)\]")
 
 
 def hash_of_request(path: str, data: dict[str, Any], varies: Sequence[str]) -> str:
     """Return the hash of a model request without what varies."""
+    return request_hash(path, settled(data, varies))
+
+
+def settled(data: dict[str, Any], varies: Sequence[str]) -> dict[str, Any]:
+    """Return a model request without what varies."""
     if not varies:
-        return request_hash(path, data)
-    settled = copy.deepcopy(data)
+        return data
+    same = copy.deepcopy(data)
     seen: list[Any] = []
     for each in varies:
         parts = [found["key"] or found["index"] for found in _PART.finditer(each)]
-        for holder, key in _places(settled, parts):
+        for holder, key in _places(same, parts):
             if holder[key] not in seen:
                 seen.append(holder[key])
             holder[key] = seen.index(holder[key])
-    return request_hash(path, settled)
+    return same
 
 
 def _places(value: Any, parts: Sequence[str]) -> Iterable[tuple[Any, Any]]:

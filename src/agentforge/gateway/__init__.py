@@ -17,6 +17,8 @@ from agentforge.gateway.pacing import most_connections
 from agentforge.gateway.tokens import TOKEN_PREFIX
 from agentforge.gateway.tunnel import EndReason
 from agentforge.gateway.types import (
+    REDACTED,
+    SHORTEST_REDACTED,
     CallObserver,
     EmbeddedModel,
     FailureKind,
@@ -33,6 +35,8 @@ from agentforge.gateway.types import (
 )
 
 __all__ = [
+    "REDACTED",
+    "SHORTEST_REDACTED",
     "TOKEN_PREFIX",
     "CallObserver",
     "Connection",

@@ -148,6 +148,8 @@ class Worker:
                 if watch is not None:
                     await worker._be_watched(watch)
                 await worker._shake_hands(handlers, workers)
+                if watch is not None and worker._ward is not None:
+                    await watch.settle(worker._ward)  # most of it is over by now: it went on while the worker started
         except TimeoutError:
             await worker.kill(f"no handshake within {timeouts.start_s:g} s")
             raise WorkerStartFailed(f"worker `{spec.label}` did not answer within {timeouts.start_s:g} s") from None
@@ -237,7 +239,6 @@ class Worker:
             await watch.dismiss(ward)
         else:
             self._watched_by, self._ward = watch, ward
-            await watch.settle(ward)
 
     def _named(self, error: LimitExceeded) -> LimitExceeded:
         return type(error)(f"worker `{self.id}` of `{self.spec.label}` was ended: {error.message}", hint=error.hint)

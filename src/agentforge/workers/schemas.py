@@ -182,7 +182,7 @@ class RunAnswer(msgspec.Struct):
 
     def neutral_messages(self) -> list[dict[str, Any]]:
         """Return the messages as the store keeps them."""
-        return [msgspec.to_builtins(message) for message in self.messages]
+        return [{"content": message.content, **msgspec.to_builtins(message)} for message in self.messages]
 
 
 class _ToolDescription(msgspec.Struct):

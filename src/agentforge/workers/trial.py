@@ -28,8 +28,18 @@ __all__ = ["Trial", "TrialRun"]
 
 Params = dict[str, Any]
 Tool = Callable[[dict[str, Any]], Awaitable[Any]]
+Serve = Callable[["TrialRun", str, Params], Awaitable[Any]]
+"""Answers what a run asks of its host: the method and its parameters, as the protocol has them."""
 
 _GROUP = "trial"
+_ASKED = (
+    Method.EFFECT_OPEN,
+    Method.EFFECT_CLOSE,
+    Method.VALUE_TAKE,
+    Method.CHECKPOINT_SAVE,
+    Method.QUESTION_ASK,
+    Method.RUN_CALL,
+)
 _VALUES = {"now": 1_700_000_000.0, "random": 0.25}
 """What a run is given for time and chance."""
 
@@ -63,7 +73,8 @@ class Trial:
     `tools` are the bodies of the portable agent's tools by name; one that raises makes the call fail with AF603,
     an RpcError fails it as it is. `keep_bytecode`: what the worker imports from its environment is compiled, in there,
     for all the workers to come. `answers` are those to an agent's questions; another question ends the attempt, as
-    a host does that has a human to ask. A child run's output is its input.
+    a host does that has a human to ask. A child run's output is its input. `serve` answers all requests of the runs in
+    place of these.
     """
 
     def __init__(
@@ -74,7 +85,9 @@ class Trial:
         answers: Mapping[str, Any] | None = None,
         *,
         keep_bytecode: bool = False,
+        serve: Serve | None = None,
     ) -> None:
+        self._serve = serve
         self._spec = spec
         self._keep_bytecode = keep_bytecode
         self._model = urlsplit(model_url)
@@ -87,6 +100,14 @@ class Trial:
         self.logs: list[str] = []
 
     async def __aenter__(self) -> "Trial":
+        try:
+            await self._begin()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _begin(self) -> None:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         sandbox = await asyncio.to_thread(sandbox_for, self._spec.fence.level)
         self._workspaces = Workspaces(folder / "workspaces")
@@ -103,14 +124,13 @@ class Trial:
             spec,
             pyz=worker_zip(folder),
             folder=folder / "worker",
-            handlers=Handlers(self._call_tool, self._event, self._log, self._warn, self._requests()),
+            handlers=Handlers(self._handled_tool, self._event, self._log, self._warn, self._requests()),
             timeouts=WorkerTimeouts(),
         )
         self._stack.push_async_callback(self.worker.stop)
         assert self.worker.door is not None
         server = await asyncio.start_server(self._forward, sock=self.worker.door)
         self._stack.callback(server.close)
-        return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
@@ -120,9 +140,9 @@ class Trial:
         opened: dict[str, Any] = await self.worker.call(Method.AGENT_OPEN, dict(agent))
         return opened
 
-    def prepare(self) -> TrialRun:
-        """Return a run that can be watched (and cancelled) while `run` executes it."""
-        run_id = f"run-{next(self._numbers)}"
+    def prepare(self, run_id: str = "") -> TrialRun:
+        """Return a run that can be watched (and cancelled) while `run` executes it; without a name it is numbered."""
+        run_id = run_id or f"run-{next(self._numbers)}"
         return self._known(TrialRun(run_id, _token(), self.folder(run_id)))
 
     def folder(self, name: str) -> Path:
@@ -171,7 +191,14 @@ class Trial:
 
     # ---- what the worker asks for
 
+    async def _handled_tool(self, worker: Worker, params: Params) -> Any:
+        if self._serve is not None:
+            return await self._serve(self._run_of(params), Method.TOOL_CALL, params)
+        return await self._call_tool(worker, params)
+
     def _requests(self) -> dict[str, Callable[[Worker, Params], Awaitable[Any]]]:
+        if self._serve is not None:
+            return {method: self._served(method) for method in _ASKED}
         return {
             Method.EFFECT_OPEN: self._open_effect,
             Method.EFFECT_CLOSE: self._close_effect,
@@ -180,6 +207,13 @@ class Trial:
             Method.QUESTION_ASK: self._asked(Method.QUESTION_ASK, self._answer),
             Method.RUN_CALL: self._asked(Method.RUN_CALL, lambda params: {"output": params["input"]}),
         }
+
+    def _served(self, method: str) -> Callable[[Worker, Params], Awaitable[Any]]:
+        async def serve(worker: Worker, params: Params) -> Any:
+            assert self._serve is not None
+            return await self._serve(self._run_of(params), method, params)
+
+        return serve
 
     def _asked(self, method: str, answer: Callable[[Params], Any]) -> Callable[[Worker, Params], Awaitable[Any]]:
         async def serve(worker: Worker, params: Params) -> Any:

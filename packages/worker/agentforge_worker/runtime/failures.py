@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 from agentforge_worker.adapter import EffectFailed, StepLimitReached
 from agentforge_worker.runtime.bounds import error_object
 from agentforge_worker.runtime.chat import ModelFailed
+from agentforge_worker.runtime.raised import is_made_again
 from agentforge_worker.runtime.symptoms import Symptom, symptom
 from agentforge_worker.wire import ErrorCode, RpcError
 
@@ -85,7 +86,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def _origin(error: BaseException, adapter_folder: str, source_root: str) -> str:
     if isinstance(error, ModelFailed):
         return "model"
-    if isinstance(error, NotJsonError):
+    if isinstance(error, NotJsonError) or is_made_again(error):
         return "user"
     places: Tuple[Tuple[str, str], ...] = (
         ("adapter", adapter_folder),

@@ -7,9 +7,10 @@ from typing import Any, Dict, Mapping, Optional
 from agentforge_worker.adapter import EffectFailed, ToolFailed
 from agentforge_worker.runtime.bounds import MAX_NAME, cut
 
-__all__ = ["described", "made_again"]
+__all__ = ["described", "is_made_again", "made_again"]
 
 _RAISED = "AF603"
+_MADE_AGAIN = "_agentforge_made_again"
 
 
 def described(error: BaseException) -> Dict[str, Any]:
@@ -40,8 +41,17 @@ def made_again(error: Mapping[str, Any]) -> Exception:
         except Exception:
             again = None
         if again is not None and described(again)["message"] == error.get("message"):
+            try:
+                setattr(again, _MADE_AGAIN, True)
+            except AttributeError:
+                pass  # a class with slots
             return again
     return ToolFailed(str(error.get("code") or _RAISED), str(error.get("message", "")))
+
+
+def is_made_again(error: BaseException) -> bool:
+    """Return whether an exception was raised by a tool in an earlier attempt."""
+    return bool(getattr(error, _MADE_AGAIN, False))
 
 
 def _message(error: BaseException) -> str:

@@ -57,7 +57,7 @@ class Run(RunContext):
         self.spec = spec
         self.request = Start(
             input=params["input"],
-            messages=[Message(**known(Message, message)) for message in params.get("messages", [])],
+            messages=[Message(**{"content": "", **known(Message, message)}) for message in params.get("messages", [])],
             stream=bool(params.get("stream", False)),
             continues=bool(params.get("continues", False)),
         )
