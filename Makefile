@@ -7,7 +7,7 @@ BIN := .venv/bin
 STARTED := $(shell date +%s)
 
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format types layers docs unit process security live lock generate changelog clean
+.PHONY: help setup demo test lint format types layers docs unit process security matrix live lock generate changelog clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ demo: ## one agent on three frameworks, on the embedded model, without any key
 
 test: lint types layers docs ## all checks and all tests, cheap ones first
 	@echo "== pytest: unit, process, security, live"
-	@$(BIN)/pytest tests/unit tests/process tests/security tests/live
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/process tests/security tests/live
 
 lint: setup ## ruff: rules and format
 	@echo "== ruff"
@@ -69,6 +69,20 @@ process: setup ## tests with real workers and environments
 
 security: setup ## attacks on the fence, on a machine of their own
 	@$(BIN)/pytest tests/security
+
+# The suite of adapters is run by `agentforge compat`, whose report is the data of docs/reference/compatibility.md; what
+# passed as it is now is not tried again. Pytest has the tests that `make test` leaves out besides.
+matrix: setup ## every release of every framework: the compatibility matrix, and all tests of single releases
+	@mkdir -p .matrix && touch .matrix/agentforge.toml
+	@status=0; \
+	AGENTFORGE_HOME="$${AGENTFORGE_TEST_HOME:-$(CURDIR)/.agentforge-test}" AGENTFORGE_HOST=inline \
+	  $(BIN)/agentforge compat -C .matrix --only-missing --json > .matrix/compatibility.jsonl || status=$$?; \
+	if [ $$status -le 1 ] && [ -s .matrix/compatibility.jsonl ]; then \
+	  cp .matrix/compatibility.jsonl docs/reference/compatibility.jsonl; \
+	  $(BIN)/python docs/generate.py; \
+	fi; \
+	exit $$status
+	@$(BIN)/pytest -m "matrix and not conformance" tests/process
 
 live: setup ## tests against the real package index
 	@$(BIN)/pytest tests/live
