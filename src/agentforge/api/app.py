@@ -8,14 +8,19 @@ from fastapi import APIRouter, FastAPI
 
 from agentforge import __version__
 from agentforge.api.answers import JsonAnswer, documented
+from agentforge.api.compat_routes import compat_routes
 from agentforge.api.environment_routes import environment_routes
 from agentforge.api.framework_routes import framework_routes
+from agentforge.api.health_routes import health_routes, host_health_routes
 from agentforge.api.history_routes import history_routes
+from agentforge.api.keeping_routes import keeping_routes
+from agentforge.api.lifecycle_routes import lifecycle_routes
 from agentforge.api.problems import install
 from agentforge.api.run_routes import run_routes
 from agentforge.api.schemas import HostObject, Stopping
 from agentforge.api.thread_routes import thread_routes
 from agentforge.engine import Engine
+from agentforge.lifecycle import Health
 
 __all__ = ["make_app"]
 
@@ -25,6 +30,8 @@ def make_app(
     describe: Callable[[], dict[str, Any]],
     stop: Callable[[], None],
     stopping: Callable[[], bool] = lambda: False,
+    *,
+    health: Health,
 ) -> FastAPI:
     """Return the API of a host; `describe` says what it is doing, `stop` has it leave, `stopping` whether it does."""
     app = FastAPI(
@@ -40,8 +47,13 @@ def make_app(
     app.include_router(run_routes(engine, stopping), prefix="/v1")
     app.include_router(history_routes(engine), prefix="/v1")
     app.include_router(thread_routes(engine), prefix="/v1")
-    app.include_router(environment_routes(engine), prefix="/v1")
+    app.include_router(lifecycle_routes(engine), prefix="/v1")
+    app.include_router(environment_routes(engine, health), prefix="/v1")
+    app.include_router(keeping_routes(engine), prefix="/v1")
     app.include_router(framework_routes(engine), prefix="/v1")
+    app.include_router(compat_routes(engine), prefix="/v1")
+    app.include_router(health_routes(health), prefix="/v1")
+    app.include_router(host_health_routes(engine, health))
     return app
 
 

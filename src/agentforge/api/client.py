@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,8 @@ from agentforge.api.link import Link
 from agentforge.api.result import RunEvent, RunResult
 from agentforge.api.sync import SyncForge
 from agentforge.config import find_project
-from agentforge.errors.host import HostGone
+from agentforge.errors import ErrorInfo
+from agentforge.errors.host import HostGone, RemoteError
 
 __all__ = ["Forge", "RunHandle"]
 
@@ -80,6 +81,7 @@ class Forge:
         input: Any = "",
         *,
         on: str | None = None,
+        latest: bool = False,
         model: str | None = None,
         thread: str | None = None,
         stream: bool = False,
@@ -91,7 +93,8 @@ class Forge:
     ) -> "RunHandle":
         """Start a run and return a handle to it.
 
-        `agent` is the path of an agent file or folder, or an agent as a mapping; `submit_key` makes a repeated call
+        `agent` is the path of an agent file or folder, or an agent as a mapping; `on` names the framework, and with
+        `latest` the newest release of it (or of the series) on the package index. `submit_key` makes a repeated call
         return the same run. Of runs that wait for a place those with the higher `priority` (-100 to 100) go first.
         `cache` says whether recorded answers of the model may be used, `on_divergence` what to do when a run that
         goes on asks for something else than before; without them the agent and the project decide.
@@ -100,6 +103,7 @@ class Forge:
             agent,
             input,
             on=on,
+            latest=latest,
             model=model,
             thread=thread,
             stream=stream,
@@ -173,9 +177,179 @@ class Forge:
         """Delete a thread; its runs stay. Raises AF721 if there is none, AF717 while a run of it is under way."""
         await self.link.ask(lambda host: host.delete(f"/v1/threads/{name}"), repeatable=False)
 
+    async def frameworks(self) -> list[dict[str, Any]]:
+        """Return the catalogue: each framework with its tested releases, what is built, and where it comes from."""
+        return list((await self.link.ask(lambda host: host.get("/v1/frameworks")))["frameworks"])
+
+    async def framework(self, reference: str) -> dict[str, Any]:
+        """Return a framework, or what holds for one release of it. Raises AF202 if there is none."""
+        return dict(await self.link.ask(lambda host: host.get(f"/v1/frameworks/{reference}")))
+
+    async def search_frameworks(
+        self, text: str = "", *, capabilities: Sequence[str] = (), level: Literal["full", "partial"] = "partial"
+    ) -> list[dict[str, Any]]:
+        """Return the frameworks that have all capabilities, at least at a level, and all words."""
+        query = {"text": text, "capability": list(capabilities), "level": level}
+        return list((await self.link.ask(lambda host: host.get("/v1/frameworks/search", **query)))["frameworks"])
+
+    async def compare_frameworks(self, *references: str) -> dict[str, Any]:
+        """Return releases side by side: capabilities, and what was measured of them on this machine."""
+        return dict(await self.link.ask(lambda host: host.get("/v1/frameworks/compare", on=list(references))))
+
+    async def register_framework(self, path: str | Path) -> list[str]:
+        """Register a folder in the project's agentforge.toml, and return the names of the frameworks in it."""
+        body = {"path": str(path), "base_dir": str(Path.cwd())}
+        return list((await self.link.ask(lambda host: host.post("/v1/frameworks", body)))["registered"])
+
+    async def unregister_framework(self, name: str) -> None:
+        """Take a registered folder out, by its path or by the name of a framework in it. Raises AF209."""
+        query = {"name": name, "base_dir": str(Path.cwd())}
+        await self.link.ask(lambda host: host.delete("/v1/frameworks/registered", **query), repeatable=False)
+
+    async def compat(
+        self, *references: str, capabilities: Sequence[str] = (), only_missing: bool = False
+    ) -> list[dict[str, Any]]:
+        """Try releases with the conformance suite and return their reports, in the catalogue's order.
+
+        A name or a series means all its tested releases, none of them the whole catalogue: that takes a while, and
+        builds environments. With `capabilities` only their tests run; with `only_missing` what passed as it is now
+        is not tried again.
+        """
+        body = {"on": list(references), "capabilities": list(capabilities), "only_missing": only_missing}
+        found: list[dict[str, Any]] = []
+        await self._streamed("/v1/compat", body, found.append, "report")
+        return found
+
+    async def remove_environment(self, environment: str) -> dict[str, Any]:
+        """Delete a built environment and return what came free. Raises AF330 if somebody needs it, AF312."""
+        return dict(await self.link.ask(lambda host: host.delete(f"/v1/environments/{environment}"), repeatable=False))
+
+    async def collect_environments(
+        self, *, dry_run: bool = False, older_than_s: float = 0.0, forget: Sequence[str | Path] = ()
+    ) -> dict[str, Any]:
+        """Delete the environments, locks and wheels that no project needs, and return what went and what stayed.
+
+        What was built or used within `older_than_s` stays; `forget` are projects that count no more.
+        """
+        forgotten = [str(Path.cwd() / each) for each in forget]
+        body = {"dry_run": dry_run, "older_than_s": older_than_s, "forget": forgotten}
+        return dict(await self.link.ask(lambda host: host.post("/v1/environments/collect", body)))
+
+    async def export_environments(self, *references: str, file: str | Path) -> dict[str, Any]:
+        """Write a bundle of what references mean in this project, for machines without an index.
+
+        The file is written by the host, on its machine. `tools` is the project's tool environment.
+        """
+        where = {"file": str(file), "base_dir": str(Path.cwd())}
+        body = {**where, "references": list(references), "variables": self.variables()}
+        return await self._streamed("/v1/environments/export", body)
+
+    async def import_environments(self, file: str | Path, *, build: bool = True) -> dict[str, Any]:
+        """Take a bundle that `export_environments` wrote; return its environments, and which of them are pinned."""
+        body = {"file": str(file), "build": build, "base_dir": str(Path.cwd())}
+        return await self._streamed("/v1/environments/import", body)
+
+    async def environments(self) -> dict[str, list[dict[str, Any]]]:
+        """Return `environments`, those that are built, and `generations`, those of the project's requests."""
+        return dict(await self.link.ask(lambda host: host.get("/v1/environments")))
+
+    async def update_environments(
+        self,
+        *requests: str,
+        to: str | None = None,
+        latest: bool = False,
+        refresh: bool = False,
+        runs: int | None = None,
+        dry_run: bool = False,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Update what the project's requests mean (none named: all of them), and return a report of each.
+
+        A report's `status` is `current`, `promoted`, `passed` (`dry_run`) or `refused`; what was refused says why in
+        `refused`, and the old generation stays. `runs` is how many recorded runs of each agent have to go as before.
+        Raises AF320 for a request that the project does not have.
+        """
+        body = {"requests": list(requests), "to": to, "latest": latest, "refresh": refresh, "dry_run": dry_run}
+        more = {**_given(runs=runs), "variables": self.variables()}
+        return list((await self._streamed("/v1/environments/updates", {**body, **more}, progress))["updates"])
+
+    async def rollback_environment(
+        self,
+        request: str,
+        to: int | None = None,
+        *,
+        packages: Sequence[str] | None = None,
+        build: bool = False,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Make an earlier generation of a request (default: the one before) the active one; runs go on where they are.
+
+        Raises AF322 if there is none, AF323 if its environment is not built any more and `build` does not ask for it.
+        """
+        body = {"request": request, "build": build, **_given(to=to, packages=packages and list(packages))}
+        return await self._streamed("/v1/environments/rollbacks", body, progress)
+
+    async def diff_environments(self, before: str, after: str) -> dict[str, Any]:
+        """Return how two environments differ: ids, references, or `REQUEST#GENERATION`."""
+        query = {"before": before, "after": after}
+        return dict(await self.link.ask(lambda host: host.get("/v1/environments/diff", **query)))
+
+    async def health(self, *wanted: str, everything: bool = False) -> list[dict[str, Any]]:
+        """Return how environments are: those of this project, or those that are wanted (ids, references), or all.
+
+        Raises AF313 if something that is wanted is not built.
+        """
+        query = {"on": list(wanted), "all": everything}
+        return list((await self.link.ask(lambda host: host.get("/v1/health", **query)))["environments"])
+
+    async def probe(self, *wanted: str, everything: bool = False) -> list[dict[str, Any]]:
+        """Look at all files of environments, start them, have each make a scripted run; return how they are then.
+
+        Raises AF351 where an only one can't be probed; of several those that were are returned.
+        """
+        found: list[dict[str, Any]] = []
+        await self._streamed("/v1/health/probes", {"on": list(wanted), "all": everything}, found.append, "probed")
+        return found
+
+    async def health_history(self, *wanted: str, limit: int = 100) -> list[dict[str, Any]]:
+        """Return what probes found, the newest first."""
+        query = {"on": list(wanted), "limit": limit}
+        return list((await self.link.ask(lambda host: host.get("/v1/health/history", **query)))["records"])
+
+    async def health_changes(self, after: int | None = None) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield changes of environments' states as they come, with `after` those since that `seq` too; it never ends.
+
+        Raises HostGone when the host ends; ask again with the last `seq`.
+        """
+        async with aclosing(self.link.connection.stream("GET", "/v1/health/events", after=after)) as events:
+            async for _, data in events:
+                yield data
+
+    async def _streamed(
+        self,
+        path: str,
+        body: dict[str, Any],
+        progress: Callable[[dict[str, Any]], None] | None = None,
+        kind: str = "progress",
+    ) -> dict[str, Any]:
+        """Return what a stream of progress ends with; `progress` gets the events of one kind."""
+        async with aclosing(self.connection.stream("POST", path, body)) as events:
+            async for found, data in events:
+                if found == "error":
+                    raise RemoteError(ErrorInfo.from_dict(data), int(data.get("exit_code", 1)))
+                if found == "ready":
+                    return dict(data)
+                if found == kind and progress is not None:
+                    progress(dict(data))
+        raise HostGone("the host ended before the work did")
+
     def variables(self) -> dict[str, str]:
         """Return what of this process's environment goes along with a run: see `config.names_to_send`."""
         return self.link.variables()
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class RunHandle:

@@ -45,9 +45,9 @@ class Connection:
         """Post what is no JSON and return the answer's JSON."""
         return _json(await self._request("POST", _target(path), content, {"Content-Type": _BYTES}))
 
-    async def delete(self, path: str) -> None:
-        """Delete a resource."""
-        await self._request("DELETE", _target(path))
+    async def delete(self, path: str, **query: Any) -> Any:
+        """Delete a resource, and return the answer's JSON if it has any."""
+        return _json(await self._request("DELETE", _target(path, query)))
 
     async def stream(
         self, method: str, path: str, body: Any = None, **query: Any

@@ -1,9 +1,9 @@
-"""Environments over HTTP: list, build with progress, remove."""
+"""Environments over HTTP: list, show, build with progress."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentforge.api.answers import JsonAnswer, documented
-from agentforge.api.problems import problem
-from agentforge.api.schemas import EnvironmentList, EnvironmentObject
-from agentforge.api.sse import MEDIA_TYPE, sse
+from agentforge.api.environment_schemas import EnvironmentList, EnvironmentObject
+from agentforge.api.keeping_routes import needed_by
+from agentforge.api.progress_stream import Report, build_report, progress_stream
+from agentforge.api.sse import MEDIA_TYPE
 from agentforge.engine import Engine, Submission
-from agentforge.environments import BuildProgress, Environment
-from agentforge.errors import AgentForgeError, InternalError
+from agentforge.environments import Environment
+from agentforge.lifecycle import Generations, Health
 
 __all__ = ["environment_routes"]
 
@@ -28,34 +29,38 @@ class EnvironmentBuild(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     on: str | None = Field(default=None, description="Framework: `name`, `name@series` or `name==version`.")
+    rebuild: bool = Field(
+        default=False, description="Whether what is built is made anew; `on` may be an environment's id then."
+    )
+    latest: bool = Field(default=False, description="Whether the newest release on the index is meant.")
     agent: str | dict[str, Any] | None = Field(default=None, description="Agent whose packages and tools count too.")
     base_dir: str = ""
     variables: dict[str, str] = Field(default_factory=dict)
 
 
-def environment_routes(engine: Engine) -> APIRouter:
+def environment_routes(engine: Engine, health: Health) -> APIRouter:
     """Return the routes below /environments."""
     routes = APIRouter(prefix="/environments", tags=["environments"])
+    generations = Generations(engine)
 
     @routes.get("", summary="List built environments", **documented(EnvironmentList))
     async def list_environments(sizes: bool = False) -> JsonAnswer:
         found = await asyncio.to_thread(engine.environments.list)
         shown = await asyncio.to_thread(lambda: [environment_json(each, sizes=sizes) for each in found])
-        return JsonAnswer({"environments": shown})
+        here = [each.to_json() for each in await generations.list()]
+        return JsonAnswer({"environments": [_with_requests(each, here) for each in shown], "generations": here})
 
     @routes.get("/{environment_id}", summary="One environment", **documented(EnvironmentObject))
     async def show(environment_id: str) -> JsonAnswer:
         found = await asyncio.to_thread(engine.environments.get, environment_id)
-        return JsonAnswer(await asyncio.to_thread(environment_json, found, sizes=True))
+        shown = await asyncio.to_thread(environment_json, found, sizes=True)
+        needs = await asyncio.to_thread(needed_by, engine, environment_id)
+        uses = [each.to_json() for each in await generations.list()]
+        return JsonAnswer({**_with_requests(shown, uses), "needed_by": needs})
 
     @routes.post("", summary="Build; the answer is a stream of progress events, last `ready` or `error`")
     async def build(request: EnvironmentBuild) -> StreamingResponse:
-        return StreamingResponse(_build(engine, request), media_type=MEDIA_TYPE)
-
-    @routes.delete("/{environment_id}", status_code=204, summary="Remove an environment")
-    async def remove(environment_id: str) -> None:
-        await asyncio.to_thread(engine.environments.remove, environment_id)
-        engine.provision.forget(environment_id)
+        return StreamingResponse(progress_stream(partial(_build, engine, health, request)), media_type=MEDIA_TYPE)
 
     return routes
 
@@ -74,24 +79,27 @@ def environment_json(environment: Environment, *, sizes: bool) -> dict[str, Any]
     }
 
 
-async def _build(engine: Engine, request: EnvironmentBuild) -> AsyncIterator[bytes]:
-    reports: asyncio.Queue[BuildProgress | None] = asyncio.Queue()
+def _with_requests(environment: dict[str, Any], generations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an environment's object with what this project has it for."""
+    kept = ("request", "requirements", "generation", "active")
+    own = [each for each in generations if each["environment"] == environment["id"]]
+    return {**environment, "requests": [{key: each[key] for key in kept} for each in own]}
+
+
+async def _build(engine: Engine, health: Health, request: EnvironmentBuild, report: Report) -> Mapping[str, Any]:
     base_dir = Path(request.base_dir) if request.base_dir else engine.root
     submission = None
     if request.agent is not None:
         submission = Submission(request.agent, "", base_dir, on=request.on, variables=request.variables)
-    work = asyncio.create_task(engine.ensure(submission, request.on or "", reports.put_nowait))
-    work.add_done_callback(lambda _: reports.put_nowait(None))
-    try:
-        while (report := await reports.get()) is not None:
-            yield sse(asdict(report), kind="progress")
-        try:
-            environment = work.result()
-        except AgentForgeError as error:
-            yield sse(problem(error), kind="error")
-        except Exception as error:
-            yield sse(problem(InternalError(f"`{type(error).__name__}`: {error}")), kind="error")
-        else:
-            yield sse(environment_json(environment, sizes=False), kind="ready")
-    finally:
-        work.cancel()
+    tell, on = build_report(report), request.on or ""
+    warnings: tuple[str, ...] = ()
+    known = await asyncio.to_thread(engine.environments.standing, on)
+    if request.rebuild and submission is None and known is not None:
+        environment = await engine.rebuild(on, tell)
+    else:
+        environment, warnings = await engine.ensure(
+            submission, on, tell, latest=request.latest, rebuild=request.rebuild, variables=request.variables
+        )
+    if request.rebuild:
+        await health.built_anew(environment)
+    return {**environment_json(environment, sizes=False), "warnings": list(warnings)}

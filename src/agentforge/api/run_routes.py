@@ -43,6 +43,7 @@ class RunRequest(Keys):
     input: Any = Field(default="", description="Text for portable agents, any JSON value for native ones.")
     base_dir: str = Field(default="", description="Folder that relative paths start from; default: the project.")
     on: str | None = Field(default=None, description="Framework: `name`, `name@series` or `name==version`.")
+    latest: bool = Field(default=False, description="Whether the newest release of it on the index is meant.")
     model: str | None = Field(default=None, description="Model alias in place of the agent's.")
     thread: str | None = Field(default=None, description="Conversation to continue.")
     stream: bool = Field(default=False, description="Whether the framework should stream, for token events.")
@@ -62,6 +63,7 @@ class RunRequest(Keys):
             input=self.input,
             base_dir=Path(self.base_dir) if self.base_dir else root,
             on=self.on,
+            latest=self.latest,
             model=self.model,
             thread=self.thread,
             stream=self.stream,

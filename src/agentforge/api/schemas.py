@@ -8,21 +8,14 @@ __all__ = [
     "CheckpointList",
     "CheckpointObject",
     "DiffObject",
-    "EnvironmentList",
-    "EnvironmentObject",
     "ErrorObject",
-    "EventObject",
     "EventPage",
-    "FrameworkList",
-    "FrameworkObject",
-    "FrameworkSummary",
     "HostObject",
     "Problem",
     "ReplayObject",
     "ResumedRuns",
     "RunPage",
     "RunResultObject",
-    "RunSummary",
     "Status",
     "Stopping",
     "ThreadList",
@@ -265,55 +258,6 @@ class EventPage(BaseModel):
 
     events: list[EventObject]
     next: int | None = Field(description="`after` of the next page.")
-
-
-class EnvironmentObject(BaseModel):
-    """A built environment."""
-
-    id: str
-    framework: str | None
-    release: str | None
-    python: str
-    path: str
-    lock: str
-    built_at: str
-    size_bytes: int | None
-
-
-class EnvironmentList(BaseModel):
-    """The built environments of this user."""
-
-    environments: list[EnvironmentObject]
-
-
-class FrameworkSummary(BaseModel):
-    """A framework as a list shows it."""
-
-    name: str
-    title: str
-    summary: str
-    releases: list[str] = Field(description="Tested releases, newest first.")
-    built: list[str]
-
-
-class FrameworkList(BaseModel):
-    """The catalogue."""
-
-    frameworks: list[FrameworkSummary]
-
-
-class FrameworkObject(FrameworkSummary):
-    """A framework with releases and capabilities."""
-
-    homepage: str
-    docs: str
-    distribution: str
-    capabilities: dict[str, Any]
-    covers: list[dict[str, str]]
-    model_settings: list[str]
-    settings: dict[str, Any]
-    adapter_digest: str
-    folder: str
 
 
 class HostObject(BaseModel):

@@ -32,6 +32,7 @@ from agentforge.errors import AgentForgeError, InternalError
 from agentforge.errors.host import SocketUnusable
 from agentforge.errors.store import LeaseLost, StoreLocked
 from agentforge.gateway.embedded import EmbeddedModel
+from agentforge.lifecycle import Health
 from agentforge.workers.identity import ProcessId
 
 __all__ = ["HostServer", "main"]
@@ -126,7 +127,8 @@ class HostServer:
             return await stack.enter_async_context(engine())
 
     async def _serve_http(self, ready: Callable[[], None], lock: HostLock) -> None:
-        routes = make_app(self._engine, self._describe, self.stop, self._stopping.is_set)
+        health = Health(self._engine, self._environ, self._clock)
+        routes = make_app(self._engine, self._describe, self.stop, self._stopping.is_set, health=health)
         app = DirectSubmit(routes, self._engine, self._stopping.is_set)
         config = uvicorn.Config(
             self._requests.counted(app),
@@ -142,8 +144,10 @@ class HostServer:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             async with _meanwhile(self._renew(lock)):
                 async with _meanwhile(self._leave_when_idle(lock)):
+                    health.begin()
                     ready()
                     await _first(self._stopping, self._lost)
+                await health.close()
                 await self._end_runs(server)
             server.should_exit = True
             await serving

@@ -103,6 +103,82 @@ class SyncForge:
         """Delete a thread; its runs stay."""
         self._bridge.call(self._forge.delete_thread(name))
 
+    def frameworks(self) -> list[dict[str, Any]]:
+        """Return the catalogue; see `Forge.frameworks`."""
+        return self._bridge.call(self._forge.frameworks())
+
+    def framework(self, reference: str) -> dict[str, Any]:
+        """Return a framework, or what holds for one release of it."""
+        return self._bridge.call(self._forge.framework(reference))
+
+    def search_frameworks(self, text: str = "", **options: Any) -> list[dict[str, Any]]:
+        """Return the frameworks that have all capabilities and all words; see `Forge.search_frameworks`."""
+        return self._bridge.call(self._forge.search_frameworks(text, **options))
+
+    def compare_frameworks(self, *references: str) -> dict[str, Any]:
+        """Return releases side by side."""
+        return self._bridge.call(self._forge.compare_frameworks(*references))
+
+    def compat(self, *references: str, **options: Any) -> list[dict[str, Any]]:
+        """Try releases with the conformance suite and return their reports; see `Forge.compat`."""
+        return self._bridge.call(self._forge.compat(*references, **options))
+
+    def remove_environment(self, environment: str) -> dict[str, Any]:
+        """Delete a built environment that nobody needs; see `Forge.remove_environment`."""
+        return self._bridge.call(self._forge.remove_environment(environment))
+
+    def collect_environments(self, **options: Any) -> dict[str, Any]:
+        """Delete what no project needs; see `Forge.collect_environments`."""
+        return self._bridge.call(self._forge.collect_environments(**options))
+
+    def export_environments(self, *references: str, file: "str | Path") -> dict[str, Any]:
+        """Write a bundle of what references mean in this project; see `Forge.export_environments`."""
+        return self._bridge.call(self._forge.export_environments(*references, file=file))
+
+    def import_environments(self, file: "str | Path", *, build: bool = True) -> dict[str, Any]:
+        """Take a bundle that `export_environments` wrote."""
+        return self._bridge.call(self._forge.import_environments(file, build=build))
+
+    def register_framework(self, path: "str | Path") -> list[str]:
+        """Register a folder in the project's agentforge.toml, and return the names of the frameworks in it."""
+        return self._bridge.call(self._forge.register_framework(path))
+
+    def unregister_framework(self, name: str) -> None:
+        """Take a registered folder out."""
+        self._bridge.call(self._forge.unregister_framework(name))
+
+    def environments(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the built environments, and the generations of the project's requests."""
+        return self._bridge.call(self._forge.environments())
+
+    def update_environments(self, *requests: str, **options: Any) -> list[dict[str, Any]]:
+        """Update what the project's requests mean, and return a report of each; see `Forge.update_environments`."""
+        return self._bridge.call(self._forge.update_environments(*requests, **options))
+
+    def rollback_environment(self, request: str, to: int | None = None, **options: Any) -> dict[str, Any]:
+        """Make an earlier generation the active one; see `Forge.rollback_environment`."""
+        return self._bridge.call(self._forge.rollback_environment(request, to, **options))
+
+    def diff_environments(self, before: str, after: str) -> dict[str, Any]:
+        """Return how two environments differ; see `Forge.diff_environments`."""
+        return self._bridge.call(self._forge.diff_environments(before, after))
+
+    def health(self, *wanted: str, **options: Any) -> list[dict[str, Any]]:
+        """Return how environments are; see `Forge.health`."""
+        return self._bridge.call(self._forge.health(*wanted, **options))
+
+    def probe(self, *wanted: str, **options: Any) -> list[dict[str, Any]]:
+        """Probe environments, and return how they are then; see `Forge.probe`."""
+        return self._bridge.call(self._forge.probe(*wanted, **options))
+
+    def health_history(self, *wanted: str, limit: int = 100) -> list[dict[str, Any]]:
+        """Return what probes found, the newest first."""
+        return self._bridge.call(self._forge.health_history(*wanted, limit=limit))
+
+    def health_changes(self, after: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield changes of environments' states as they come; see `Forge.health_changes`."""
+        return self._bridge.iterate(self._forge.health_changes(after))
+
 
 class SyncRunHandle:
     """`RunHandle` with blocking methods."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,12 +90,37 @@ def _home(name: str, project: Path) -> Finding:
 
 
 def _frameworks(name: str, project: Path) -> Finding:
+    from agentforge.config import find_project
+    from agentforge.engine.catalogue_files import CatalogueFiles
     from agentforge.environments import Environments, Interpreters, data_home
-    from agentforge.frameworks import Catalogue
+    from agentforge.frameworks import LiveCatalogue
 
-    catalogue = Catalogue.discover(has_interpreter=Interpreters().exists)
+    files = CatalogueFiles(find_project(project), os.environ)
+    catalogue = LiveCatalogue(files.folders, Interpreters().exists).current()
     built = sorted({each.framework for each in Environments(data_home()).list() if each.framework})
-    return Finding(name, "ok", f"{', '.join(catalogue.names())}; built: {', '.join(built) or 'none yet'}")
+    said = f"{', '.join(catalogue.names())}; built: {', '.join(built) or 'none yet'}"
+    if catalogue.broken:
+        broken = "; ".join(f"{each.name}: {each.error.message.splitlines()[0]}" for each in catalogue.broken)
+        return Finding(name, "warning", f"{said}; can't be used: {broken}", "Correct the manifest, or unregister it.")
+    return Finding(name, "ok", said)
+
+
+def _deprecated(name: str, project: Path) -> Finding:
+    """Say which agents of the project use releases that should not be used any more."""
+    from agentforge.config import find_project
+    from agentforge.engine.catalogue_files import CatalogueFiles, today
+    from agentforge.engine.project_agents import agents_of, deprecated_uses
+    from agentforge.environments import Interpreters
+    from agentforge.frameworks import LiveCatalogue
+
+    root = find_project(project)
+    files = CatalogueFiles(root, os.environ)
+    catalogue = LiveCatalogue(files.folders, Interpreters().exists).current()
+    found = list(deprecated_uses(agents_of(root), catalogue, root, files.config.deprecated, today(time.time())))
+    if not found:
+        return Finding(name, "ok", "no agent file names a deprecated release")
+    said = "; ".join(f"{use.shown(root)}: {said.warning(release)}" for use, release, said in found)
+    return Finding(name, "warning", said, "`agentforge framework deprecate --list` shows them all.")
 
 
 def _embedded(name: str, project: Path) -> Finding:
@@ -180,6 +206,7 @@ _CHECKS: dict[str, Check] = {
     "python": _python,
     "home": _home,
     "frameworks": _frameworks,
+    "deprecated": _deprecated,
     "embedded": _embedded,
     "model": _model,
     "host": _host,

@@ -9,11 +9,18 @@ from typing import Annotated
 
 import typer
 
-from agentforge.cli import arguments, demo, doctor, env, framework, host, init, run, runs, threads
+from agentforge.cli import arguments, compat, demo, doctor, env, framework, host, init, run, runs, threads
+from agentforge.cli import env_changes as _env_changes
+from agentforge.cli import framework_changes as _changes
+from agentforge.cli import framework_health as _health
+from agentforge.cli import framework_pages as _pages
 from agentforge.cli.output import say_error
 from agentforge.errors import AgentForgeError, InternalError
 
 __all__ = ["app", "main"]
+
+_MORE = (_pages, _changes, _env_changes, _health)
+"""Modules that add their commands to another one's."""
 
 app = typer.Typer(
     name="agentforge",
@@ -28,6 +35,7 @@ app.command("run", epilog=run.EXAMPLE)(run.run)
 app.command("init", epilog=init.EXAMPLE)(init.init)
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
+app.command("compat", epilog=compat.EXAMPLE)(compat.compat)
 app.add_typer(framework.app, name="framework")
 app.add_typer(env.app, name="env")
 app.add_typer(runs.app, name="runs")

@@ -51,6 +51,15 @@ class Progress:
                     return dict(data)
         return {}
 
+    def stage(self, report: dict[str, Any]) -> None:
+        """Show one report of something under way."""
+        self._stage(report)
+
+    def count(self, name: str, done: int, total: int) -> None:
+        """Show how much of something is done; on a terminal only."""
+        if self._terminal:
+            self._show(name, name, done, total)
+
     def event(self, name: str, event: Any) -> None:
         """Show what a run is doing."""
         text = _ACTIVITY.get(event.kind)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import typer
 
 from agentforge.cli.arguments import input_text, labels
+from agentforge.cli.env import LatestOption
 from agentforge.cli.following import StreamOption, follow
 from agentforge.cli.output import print_json, print_text, say
 from agentforge.cli.progress import Progress
@@ -34,6 +35,7 @@ def run(
     on: Annotated[
         str | None, typer.Option("--on", help="Framework[@series|==version]; several with commas run side by side.")
     ] = None,
+    latest: LatestOption = False,
     model: Annotated[str | None, typer.Option("--model", help="Model alias in place of the agent's.")] = None,
     thread: Annotated[str | None, typer.Option("--thread", help="Conversation to continue.")] = None,
     stream: StreamOption = False,
@@ -57,6 +59,7 @@ def run(
 
     frameworks: list[str | None] = [*on.split(",")] if on else [None]
     options = {
+        "latest": latest,
         "model": model,
         "thread": thread,
         "stream": stream,
@@ -133,7 +136,7 @@ async def _one(
     name = framework or "run"
     handle, exit_code = None, 1
     try:
-        await prepare(forge, agent, framework, progress)
+        await prepare(forge, agent, framework, progress, latest=options.get("latest", False))
         handle = await forge.submit(agent, text, on=framework, **options)
         result = await follow(handle, name, shown, progress)
     except AgentForgeError as error:
@@ -149,9 +152,9 @@ async def _one(
     return Ended(result, 0 if result["status"] == "succeeded" else exit_code)
 
 
-async def prepare(forge: Any, agent: str, framework: str | None, progress: Progress) -> None:
+async def prepare(forge: Any, agent: str, framework: str | None, progress: Progress, *, latest: bool = False) -> None:
     """Have the host build what the agent needs, showing how far it is."""
-    body = {"agent": agent, "on": framework, "base_dir": str(Path.cwd())}
+    body = {"agent": agent, "on": framework, "latest": latest, "base_dir": str(Path.cwd())}
 
     async def build(host: Any, variables: dict[str, str]) -> Any:
         return await progress.build(host.stream("POST", "/v1/environments", {**body, "variables": variables}))
