@@ -3,6 +3,7 @@
 Used by the adapter suites and by benchmarks. Needs the host (`agentforge`) beside this package.
 """
 
+import ast
 import asyncio
 import contextlib
 import itertools
@@ -16,10 +17,11 @@ from typing import Any, Literal
 
 import platformdirs
 
+from agentforge.engine.adapters import AdapterStore
 from agentforge.environments import CheckReport, Environment, EnvironmentRequest, Environments
 from agentforge.frameworks import Release
 from agentforge.sandbox import Fence, sandbox_for
-from agentforge.workers import AdapterCode, Trial, TrialRun, WorkerSpec, Workspaces
+from agentforge.workers import Trial, TrialRun, WorkerSpec, Workspaces
 from agentforge_conformance.scripted_model import RecordedRequest, ScriptedModel
 from agentforge_worker.tools import describe
 from agentforge_worker.wire import ErrorCode, RpcError
@@ -34,8 +36,10 @@ __all__ = [
     "SAMPLE_SETTINGS",
     "TOTAL_FOR",
     "Lab",
+    "Own",
     "built_python",
     "open_lab",
+    "own_agent",
     "run_native",
     "sample_agent",
 ]
@@ -130,11 +134,28 @@ class Lab:
     """JSON lines of what the worker's process opened for writing and connected to."""
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the tool `hang` has been called."""
+    tools: bool = True
+    """Whether the framework has tools; the sample agent has none where it has not."""
     warnings: dict[str, list[str]] = field(default_factory=dict)
     """What was warned of while an agent was built, by agent id."""
     first: TrialRun = field(init=False)
     """The worker's first run, once it is started: the sample agent, its settings set."""
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def answer(self) -> str:
+        """What the scripted model makes the sample agent answer: what its tool said, or what it was asked."""
+        return "FINAL: tool said 4" if self.tools else "FINAL: How much was it?"
+
+    @property
+    def calls(self) -> list[tuple[str, dict[str, Json]]]:
+        """The calls that the scripted model has the sample agent make."""
+        return [("add", {"a": 2, "b": 2})] if self.tools else []
+
+    @property
+    def tool_names(self) -> list[str]:
+        """The names of the sample agent's tools."""
+        return [tool["name"] for tool in SAMPLE["tools"]] if self.tools else []
 
     async def start(self) -> TrialRun:
         """Make the first run."""
@@ -144,20 +165,28 @@ class Lab:
     async def open(self, **changes: Json) -> str:
         """Open the sample agent with changes; returns its id."""
         agent_id = f"agent-{next(self._numbers)}"
-        opened = await self.trial.open({"agent_id": agent_id, "spec": sample_agent(**changes)})
-        self.warnings[agent_id] = opened["warnings"]
+        self.warnings[agent_id] = (await self.opened(agent_id, **changes))["warnings"]
         return agent_id
+
+    async def opened(self, agent_id: str, **changes: Json) -> dict[str, Json]:
+        """Open the sample agent with changes under a name of one's own; returns its card and warnings."""
+        spec = sample_agent(**changes) if self.tools else sample_agent(**{"tools": [], **changes})
+        return await self.trial.open({"agent_id": agent_id, "spec": spec})
 
     def place(self) -> Path:
         """Return a folder of its own that the worker may read and write: for native agents and what they leave."""
         return self.trial.folder(f"place-{next(self._numbers)}")
 
-    async def open_native(self, root: Path, entrypoint: str) -> str:
-        """Open a native agent, `module:attribute` in a folder; returns its id."""
+    async def open_native(self, root: Path, entrypoint: str, run: TrialRun | None = None) -> str:
+        """Open a native agent, `module:attribute` in a folder; returns its id.
+
+        Clients that it makes at its import have the token of `run`, as those of a host's first run have.
+        """
         agent_id = f"native-{next(self._numbers)}"
         module, _, attribute = entrypoint.partition(":")
         source = {"root": str(root), "module": module, "attribute": attribute}
-        await self.trial.open({"agent_id": agent_id, "source": source})
+        key = {} if run is None else {"token": run.token}
+        await self.trial.open({"agent_id": agent_id, "source": source, **key})
         return agent_id
 
     async def run(self, agent_id: str, text: Json = "How much was it?", **options: Json) -> TrialRun:
@@ -185,20 +214,52 @@ class Lab:
         return [what for seen, what in lines if seen == kind]
 
 
+@dataclass(frozen=True)
+class Own:
+    """The agent that a user of a framework has: the function `agent` of the native sample makes it."""
+
+    file: Path
+    input: Json = "How much was it?"
+    """What it is asked: the sample's `INPUT`, where its agent does not take text."""
+
+    async def open(self, lab: Lab, run: TrialRun) -> str:
+        """Open it for its first run; returns its id."""
+        place = lab.place()
+        module = f"own_{place.name.replace('-', '_')}"
+        (place / f"{module}.py").write_bytes(self.file.read_bytes())
+        return await lab.open_native(place, f"{module}:agent", run)
+
+
+def own_agent(release: Release) -> Own:
+    """Return the agent of a release's native sample. Raises AssertionError where the sample has none."""
+    file = release.framework.folder / release.sample
+    tree = ast.parse(file.read_text("utf-8"))
+    assert any(_defines(node, "agent") for node in tree.body), f"{file} has no function `agent`"
+    given = [node.value for node in tree.body if isinstance(node, ast.Assign) and _assigns(node, "INPUT")]
+    return Own(file, ast.literal_eval(given[0])) if given else Own(file)
+
+
+def _defines(node: ast.stmt, name: str) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+
+
+def _assigns(node: ast.Assign, name: str) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+
+
 @contextlib.asynccontextmanager
 async def open_lab(release: Release, python: Path, variables: Mapping[str, str] = {}) -> AsyncIterator[Lab]:
     """Start a scripted model and a worker of a release's adapter; `variables` are added to its environment."""
-    framework = release.framework
-    adapter = AdapterCode(framework.folder, release.adapter_module, release.adapter_class, framework.digest)
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        adapter = AdapterStore(folder / "adapters").code(release)
         model = await stack.enter_async_context(ScriptedModel())
         sandbox, seen = sandbox_for("standard"), Workspaces(folder)
         group, user = seen.group("seen", sandbox)
         observations = seen.open("seen", "worker", sandbox) / "seen.jsonl"
         observer = _HERE / "observer"
         watch = {"PYTHONPATH": str(observer), "AGENTFORGE_OBSERVATIONS": str(observations)}
-        added = {**framework.telemetry, **framework.env, **watch, **variables}
+        added = {**release.traits.variables, **watch, **variables}
         fence = Fence(reads=(observer,), writes=(group,))
         spec = WorkerSpec(
             "agent", str(python), python, "sample", adapter, added, fence=fence, user=user, label=release.reference
@@ -212,7 +273,7 @@ async def open_lab(release: Release, python: Path, variables: Mapping[str, str] 
         tools = {"add": _body(add), "total_for": _body(total_for), "explode": _body(explode), "hang": wait}
         tools["interrupt"] = _body(interrupt)
         trial = await stack.enter_async_context(Trial(spec, model.base_url, tools))
-        yield Lab(model, trial, observations, hanging)
+        yield Lab(model, trial, observations, hanging, release.traits.capability("tools").level != "absent")
 
 
 async def built_python(release: Release) -> Path:

@@ -6,9 +6,19 @@ first tool it is offered and then tells what the tool said. Behaviour is chosen 
 `python -m agentforge_conformance.scripted_model --port 0` prints its base URL as the first line.
 """
 
+from agentforge_conformance.scripted_model.deciding import Conversation
 from agentforge_conformance.scripted_model.recording import RecordedRequest
 from agentforge_conformance.scripted_model.schema import example
 from agentforge_conformance.scripted_model.server import ScriptedModel
 from agentforge_conformance.scripted_model.steps import CalledTool, Script, Step, builtin_step
 
-__all__ = ["CalledTool", "RecordedRequest", "Script", "ScriptedModel", "Step", "builtin_step", "example"]
+__all__ = [
+    "CalledTool",
+    "Conversation",
+    "RecordedRequest",
+    "Script",
+    "ScriptedModel",
+    "Step",
+    "builtin_step",
+    "example",
+]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from agentforge_conformance.scripted_model import react
 from agentforge_conformance.scripted_model.schema import example
 from agentforge_conformance.scripted_model.steps import CalledTool, Json, Step
 
@@ -24,6 +25,8 @@ class Conversation:
     tool_choice: Json = None
     output: Json = None
     """The JSON Schema that the answer must fit; True for any JSON object."""
+    in_text: bool = False
+    """Whether tool calls and answers are lines of text (see `react`): one call in each answer."""
 
     @property
     def answers(self) -> int:
@@ -77,6 +80,11 @@ class Decision:
 
 def decide(step: Step, conversation: Conversation) -> Decision:
     """Return the answer that a step gives to a conversation."""
+    answer = _decided(step, conversation)
+    return _spoken(answer) if conversation.in_text else answer
+
+
+def _decided(step: Step, conversation: Conversation) -> Decision:
     if step.structured:
         return Decision(_structured(conversation))
     if step.value is not None:
@@ -84,6 +92,14 @@ def decide(step: Step, conversation: Conversation) -> Decision:
     if step.text is not None or step.calls:
         return Decision(step.text and _with_echo(step.text, conversation), tuple(step.calls))
     return _default(conversation, step.echo)
+
+
+def _spoken(answer: Decision) -> Decision:
+    """Return an answer as the text form of tool calls has it."""
+    if not answer.calls:
+        return Decision(react.final_answer(answer.text or ""))
+    call = answer.calls[0]
+    return Decision(react.tool_call(call.name, arguments_text(call), answer.text or ""))
 
 
 def arguments_text(call: CalledTool) -> str:

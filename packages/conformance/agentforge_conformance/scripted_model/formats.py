@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Iterator
 
+from agentforge_conformance.scripted_model import react
 from agentforge_conformance.scripted_model.deciding import Conversation, Decision, arguments_text, words
 from agentforge_conformance.scripted_model.steps import Json
 
@@ -33,6 +34,8 @@ def chat_conversation(body: dict[str, Json]) -> Conversation:
         raise ValueError("`messages` is no list of objects")
     tools = [t["function"] for t in body.get("tools") or () if t.get("type") == "function"]
     tools += body.get("functions") or []
+    if not tools and react.is_spoken(messages):
+        return Conversation(react.messages_of(messages), react.tools_of(messages), in_text=True)
     return Conversation(messages, tools, body.get("tool_choice"), _wanted_output(body.get("response_format")))
 
 

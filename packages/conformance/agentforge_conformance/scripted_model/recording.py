@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from agentforge_conformance.scripted_model.deciding import Conversation
+from agentforge_conformance.scripted_model.formats import chat_conversation
 from agentforge_conformance.scripted_model.steps import Json
 
 __all__ = ["RecordedRequest", "Recording"]
@@ -42,6 +44,11 @@ class RecordedRequest:
     def model(self) -> str:
         """The model it names."""
         return str(self.json.get("model", ""))
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation of a chat request, tool calls in text read into messages too."""
+        return chat_conversation(self.json)
 
     def header(self, name: str) -> str | None:
         """Return the value of a header, whatever its case; None if it has none."""

@@ -207,6 +207,8 @@ class ScriptedModel:
             if model.startswith(_SCRIPT_PREFIX):
                 raise ValueError(f"there is no script {name!r}")
             return builtin_step(model)
+        if conversation.in_text:
+            script = script.one_call_each()
         if script.per == "conversation":
             return script.step(conversation.answers)
         position = self._used.get(name, 0)

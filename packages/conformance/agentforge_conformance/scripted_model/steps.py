@@ -1,7 +1,7 @@
 """What a script says: one step per answer, as Python objects or as the same in JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 __all__ = ["CalledTool", "Json", "Script", "Step", "builtin_step"]
@@ -83,6 +83,13 @@ class Script:
         """Read a script from JSON: `{"steps": [...], "per": ..., "after": ...}`."""
         options = {name: data[name] for name in ("per", "after") if name in data}
         return cls([Step.parse(step) for step in data["steps"]], **options)
+
+    def one_call_each(self) -> "Script":
+        """Return the script for a model that makes one call with each answer: a step with two calls becomes two."""
+        steps: list[Step] = []
+        for step in self.steps:
+            steps += [replace(step, calls=[call]) for call in step.calls] or [step]
+        return replace(self, steps=steps)
 
     def step(self, position: int) -> Step:
         """Return the step at a position, counted from 0."""
