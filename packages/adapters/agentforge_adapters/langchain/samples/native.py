@@ -73,6 +73,11 @@ async def stream(agent: Any, question: str) -> Any:
     return answer
 
 
+def agent() -> Any:
+    """Return the agent as an entry point names it."""
+    return make_agent(False)
+
+
 async def main() -> None:
     """Run the agent as the command line says."""
     parser = argparse.ArgumentParser()

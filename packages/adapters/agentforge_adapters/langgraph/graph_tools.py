@@ -1,0 +1,1 @@
+../langchain/graph_tools.py

@@ -1,0 +1,1 @@
+../langchain/own_tools.py
