@@ -1,10 +1,9 @@
 """CrewAI 1.x: a portable agent becomes a crew of one agent with one task; many runs share one client."""
 
 import contextlib
-import importlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Type, Union
+from typing import Any, Callable, List, Optional, Type, Union
 
 from crewai import Agent, Crew, Task
 from crewai.hooks import (
@@ -24,6 +23,7 @@ from .llm import LoopLLM, RunKey
 from .messages import Conversation, add_conversation, conversation, from_native, with_answer
 from .native import Native
 from .own_tools import begin_call, end_call
+from .sources import as_object, imported, unwrapped
 from .tools import make_tool, stop_on_failure
 
 __all__ = ["CrewAIAdapter"]
@@ -33,8 +33,6 @@ _THREADS = 64
 _FIELDS = {"temperature", "max_tokens", "top_p", "seed", "frequency_penalty", "presence_penalty"}
 _FIELDS |= {"max_completion_tokens", "logprobs", "top_logprobs"}
 """The settings that CrewAI's client takes by name; all others go into the request's body as they are."""
-_WRAPPED = "response"
-"""The only property of the object that carries an output which is none itself."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,12 @@ class CrewAIAdapter(Adapter[Opened]):
             additional_params={"extra_body": rest} if rest else {},
             **{name: value for name, value in spec.settings.items() if name in _FIELDS},
         )
-        output = None if spec.output is None else output_form(_as_object(spec.output))
+        output = None if spec.output is None else output_form(as_object(spec.output))
         return Portable(spec, llm, [make_tool(tool, ctx) for tool in spec.tools], output)
 
     def load(self, source: Source, ctx: BuildContext) -> Opened:
         """Import a native crew, flow or agent. A function that makes one is called for each run, not here."""
-        return _imported(source)
+        return imported(source)
 
     def describe(self, agent: Opened) -> AgentCard:
         """Name the agent, its tools and its model."""
@@ -149,28 +147,5 @@ async def _run_portable(agent: Portable, request: Start) -> Result:
     added = from_native(output.tasks_output[0].messages[thread.length :])
     if output.pydantic is None:
         return Result(output.raw, added)
-    value = output.pydantic.model_dump()
-    if not _is_object(agent.spec.output):
-        value = value[_WRAPPED]
+    value = unwrapped(output.pydantic.model_dump(), agent.spec.output)
     return Result(value, with_answer(added, value))
-
-
-def _as_object(schema: Dict[str, Any]) -> Dict[str, Any]:
-    if _is_object(schema):
-        return schema
-    inner = dict(schema)
-    outer: Dict[str, Any] = {"type": "object", "properties": {_WRAPPED: inner}, "required": [_WRAPPED]}
-    if "$defs" in inner:
-        outer["$defs"] = inner.pop("$defs")
-    return outer
-
-
-def _is_object(schema: Optional[Dict[str, Any]]) -> bool:
-    return schema is not None and schema.get("type") == "object"
-
-
-def _imported(source: Source) -> Any:
-    found: Any = importlib.import_module(source.module)
-    for part in source.attribute.split("."):
-        found = getattr(found, part)
-    return found
