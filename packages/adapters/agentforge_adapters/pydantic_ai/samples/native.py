@@ -82,6 +82,11 @@ async def loop(run: Any, agent: "Agent[object, Any]", question: str, count: int)
     print(json.dumps({"runs": count, **{name: round(value, 3) for name, value in figures.items()}}))
 
 
+def agent() -> "Agent[object, Any]":
+    """Return the agent as an entry point names it."""
+    return make_agent(False)
+
+
 async def main() -> None:
     """Run the agent as the command line says."""
     parser = argparse.ArgumentParser()
