@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from agentforge_conformance.capabilities import capability_of
+
 from .project_world import Project, open_project
 from .worker_world import pythons, runs
 
@@ -18,9 +20,12 @@ _REPOSITORY = Path(__file__).parents[2]
 _BUILD_TIMEOUT_S = 600
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give time to the tests that need a framework's environment: the first one builds it."""
+    """Mark the tests of the suite of adapters; give time to those that need an environment: the first one builds it."""
     for item in items:
+        if capability_of(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.conformance)
         if item.get_closest_marker("framework") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_BUILD_TIMEOUT_S))
 
@@ -40,6 +45,7 @@ def home() -> Iterator[Path]:
         patch.setenv("AGENTFORGE_HOME", str(folder))
         patch.setenv("XDG_RUNTIME_DIR", runtime)
         patch.setenv("NO_COLOR", "1")
+        patch.setenv("AGENTFORGE_HEALTH_INTERVAL_S", "0")  # no probe beside a test that does not ask for one
         yield folder
     shutil.rmtree(runtime, ignore_errors=True)
 
@@ -48,7 +54,8 @@ def home() -> Iterator[Path]:
 def frameworks(request: pytest.FixtureRequest, home: Path) -> None:
     """The environments of the frameworks that a test is marked with: built before its own clock starts."""
     for marker in request.node.iter_markers("framework"):
-        if not list(home.glob(f"environments/{marker.args[0]}-*")):
+        environments = "environments/" + marker.args[0].replace("==", "-") + "-*"
+        if not list(home.glob(environments)):
             command = [Path(sys.executable).with_name("agentforge"), "env", "build", marker.args[0]]
             variables = {**os.environ, "AGENTFORGE_HOST": "inline"}
             home.mkdir(parents=True, exist_ok=True)

@@ -101,9 +101,15 @@ class World:
         await gone(pid)
 
     async def kill_worker(self, kind: str = "agent") -> None:
-        """Kill the one worker of a kind as a crash would."""
+        """Kill the one worker of a kind as a crash would, and wait until the host has lost it.
+
+        The process in the sandbox outlives the one around it by some milliseconds, in which it can go on.
+        """
         (worker,) = await self.project.workers(kind)
         os.kill(worker["pid"], signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE_S):
+            while worker["id"] in [each["id"] for each in await self.project.workers(kind)]:
+                await asyncio.sleep(0.02)
 
     def requests(self) -> list[int]:
         """Return how many messages each request of the model held: each is asked for once."""

@@ -72,6 +72,15 @@ class Command:
         async with asyncio.timeout(PATIENCE_S):
             return (await self._process.stdout.readline()).decode()
 
+    async def said(self, words: str) -> str:
+        """Return the next line of its stderr with these words."""
+        assert self._process.stderr is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while line := (await self._process.stderr.readline()).decode():
+                if words in line:
+                    return line
+        raise AssertionError(f"the command ended without saying `{words}`")
+
     @property
     def pid(self) -> int:
         """The command's process."""

@@ -1,11 +1,12 @@
-"""The CrewAI adapter: the suite, and a user's own crew with tools of its own."""
+"""The CrewAI adapters: the suite of each family of releases, and users' own crews with tools of their own."""
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from agentforge_conformance.adapter import AdapterSuite
-from agentforge_conformance.lab import Lab
+from agentforge_conformance.lab import SAMPLE_OUTPUT, Lab
 from agentforge_conformance.scripted_model import CalledTool, Step
 from agentforge_worker.wire import ErrorCode
 
@@ -78,7 +79,6 @@ def flow():
 @pytest.mark.framework("crewai")
 class TestCrewAI(AdapterSuite):
     reference = "crewai"
-    unlike_native = frozenset({"headers.user-agent", "headers.x-stainless-async"})
 
     @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
     @pytest.mark.parametrize("made_by", ["crew", "agent", "flow"])
@@ -136,3 +136,105 @@ class TestCrewAI(AdapterSuite):
         assert run.warnings == []
         run = await lab.run(await lab.open_native(place, "crew_thread:crew"), "Who am I?", messages=thread)
         assert len(run.warnings) == 1
+
+
+OWN_TEXT_CREWS = {
+    "litellm": """
+from crewai import Agent, Crew, LLM, Task
+from crewai.tools import tool
+
+llm = lambda: LLM(model="openai/own")
+
+@tool
+def double(n: int) -> int:
+    "Double a number."
+    return 2 * n
+
+def task(agent):
+    return Task(description="{input}", expected_output="o", agent=agent)
+""",
+    "langchain": """
+from crewai import Agent, Crew, Task
+from langchain.tools import tool
+from langchain_openai import ChatOpenAI
+
+llm = lambda: ChatOpenAI(model="own")
+
+@tool
+def double(n: int) -> int:
+    "Double a number."
+    return 2 * n
+
+def task(agent):
+    return Task(description="{input}", expected_output="o", agent=agent)
+""",
+    "one string": """
+from crewai import Agent, Crew, Task
+from langchain.tools import Tool
+from langchain_openai import ChatOpenAI
+
+from agentforge_worker.adapter import current_run
+
+llm = lambda: ChatOpenAI(model="own")
+double = Tool(name="double", description="Double a number.", func=lambda text: str(2 * int(text)))
+
+def task(agent):
+    return Task(description=current_run().request.input, agent=agent)
+""",
+}
+MADE_FOR_EACH_RUN = """
+
+def crew():
+    agent = Agent(role="r", goal="g", backstory="b", llm=llm(), tools=[double], allow_delegation=False)
+    return Crew(agents=[agent], tasks=[task(agent)])
+"""
+
+
+class TextSuite(AdapterSuite):
+    """What holds besides for the releases that speak text."""
+
+    crew: ClassVar[str] = "litellm"
+    double_of: ClassVar[Any] = {"n": 21}
+
+    async def test_a_users_own_crew_runs_unchanged(self, lab: Lab, place: Path) -> None:
+        (place / "text_crew.py").write_text(OWN_TEXT_CREWS[self.crew] + MADE_FOR_EACH_RUN)
+        agent = await lab.open_native(place, "text_crew:crew")
+        lab.model.script("own", Step(calls=[CalledTool("double", self.double_of)]), Step(text="It is {tool}."))
+        run = await lab.run(agent, "Double 21.")
+        assert run.result is not None
+        assert run.result["output"] == "It is 42."
+        asked = lab.requests(run)[:2]  # 0.1 goes on to have its work summarized
+        assert [request.conversation.user_text for request in asked] == ["Double 21."] * 2
+
+
+@pytest.mark.framework("crewai==0.86.0")
+class TestCrewAI086(TextSuite):
+    reference = "crewai==0.86.0"
+
+
+@pytest.mark.matrix
+@pytest.mark.framework("crewai==0.150.0")
+class TestCrewAI0150(TextSuite):
+    reference = "crewai==0.150.0"
+
+    async def test_an_answer_in_the_form_that_was_asked_for_is_the_output(self, lab: Lab) -> None:
+        lab.model.script("json", Step(text='{"total": 2.5}'))
+        run = await lab.run(await lab.open(model="json", tools=[], output=SAMPLE_OUTPUT))
+        assert run.result is not None
+        assert run.result["output"] == {"total": 2.5}
+        assert '"total": float' in lab.requests(run)[0].json["messages"][1]["content"]
+
+
+@pytest.mark.matrix
+@pytest.mark.framework("crewai==0.30.11")
+class TestCrewAI030(TextSuite):
+    reference = "crewai==0.30.11"
+    crew = "langchain"
+
+
+@pytest.mark.matrix
+@pytest.mark.framework("crewai==0.1.32")
+class TestCrewAI01(TextSuite):
+    reference = "crewai==0.1.32"
+    crew = "one string"
+    double_of = "21"

@@ -30,7 +30,7 @@ class TestPydanticAI(AdapterSuite):
             "required": ["total"],
         }
         async with ScriptedModel() as model:
-            program = release.framework.folder / "samples" / "native.py"
+            program = release.framework.folder / release.sample
             await run_native(python, program, model, ["--json-output", "How much was it?"])
             run = await lab.run(await lab.open(settings=SAMPLE_SETTINGS, output=schema))
             differences = compare(model.requests, lab.requests(run))

@@ -1,6 +1,7 @@
 """The `python` adapter: the suite for portable agents, and functions as native agents."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,9 @@ class TestPython(AdapterSuite):
         assert "401" in error.data["message"]
 
     @pytest.mark.parametrize("name", ["agent", "agent_that_blocks"])
-    async def test_the_sample_agents_answer(self, lab: Lab, release: Release, name: str) -> None:
-        agent = await lab.open_native(release.framework.folder / "samples", f"agent:{name}")
+    async def test_the_sample_agents_answer(self, lab: Lab, release: Release, place: Path, name: str) -> None:
+        shutil.copy(release.framework.folder / "samples" / "agent.py", place)
+        agent = await lab.open_native(place, f"agent:{name}")
         run = await lab.run(agent, "How much was it?")
         assert run.result["output"] == "FINAL: tool said 4"
 

@@ -43,7 +43,8 @@ async def test_openapi_describes_every_resource(shared_project: Project) -> None
         "/v1/runs/{run_id}/answer", "/v1/runs/{run_id}/checkpoints", "/v1/runs/{run_id}/checkpoints/{number}",
         "/v1/runs/{run_id}/diff", "/v1/runs/{run_id}/rollback", "/v1/runs/{run_id}/fork", "/v1/runs/{run_id}/replay",
         "/v1/runs/{run_id}/export", "/v1/threads", "/v1/threads/{name}", "/v1/environments",
-        "/v1/environments/{environment_id}", "/v1/frameworks",
+        "/v1/environments/{environment_id}", "/v1/environments/collect", "/v1/environments/export",
+        "/v1/environments/import", "/v1/frameworks",
         "/v1/frameworks/{name}",
     } <= set(document["paths"])  # fmt: skip
     for path, operations in document["paths"].items():

@@ -13,8 +13,11 @@ from .project_world import Project
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COMMANDS = [
-    "run", "init", "demo", "doctor", "framework list", "framework show", "env build", "env list", "env show",
-    "env remove", "runs list", "runs show", "runs events", "runs watch", "runs cancel", "runs resume", "runs answer",
+    "run", "init", "demo", "doctor", "framework list", "framework search", "framework show", "framework compare",
+    "framework docs", "framework examples", "framework config", "framework register", "framework unregister",
+    "framework deprecate", "env build", "env list", "env show",
+    "env remove", "env gc", "env export", "env import",
+    "runs list", "runs show", "runs events", "runs watch", "runs cancel", "runs resume", "runs answer",
     "runs checkpoints", "runs diff", "runs rollback", "runs fork", "runs replay", "runs export", "runs import",
     "threads list", "threads show", "threads export", "threads delete", "host status", "host stop", "host logs",
 ]  # fmt: skip
@@ -125,6 +128,9 @@ async def test_environments_are_built_once_listed_shown_and_removed(own_project:
     assert sized[0]["size_bytes"] > 0
     shown = (await own_project.command("env", "show", name, "--json")).result
     assert Path(shown["path"]).is_dir()
+    needed = await own_project.command("env", "remove", name)
+    assert (needed.code, "error[AF330]" in needed.err) == (1, True), "the project's lock names it"
+    (own_project.root / "agentforge.lock").unlink()
     removed = await own_project.command("env", "remove", name)
     assert (removed.code, removed.out) == (0, "")
     assert not Path(shown["path"]).exists()

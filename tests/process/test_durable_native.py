@@ -57,6 +57,31 @@ def slow(n: int) -> str:
 
 agent = create_agent(ChatOpenAI(model={model!r}), [careful, slow])
 """,
+    "langgraph": """
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+
+@tool
+def careful(n: int) -> str:
+    "Be careful."
+    return note("careful", n)
+
+@tool
+def slow(n: int) -> str:
+    "Be slow."
+    return note("slow", n)
+
+model = ChatOpenAI(model={model!r}).bind_tools([careful, slow])
+graph = StateGraph(MessagesState)
+graph.add_node("model", lambda state: dict(messages=[model.invoke(state["messages"])]))
+graph.add_node("tools", ToolNode([careful, slow]))
+graph.add_edge(START, "model")
+graph.add_conditional_edges("model", tools_condition)
+graph.add_edge("tools", "model")
+agent = graph.compile()
+""",
     "crewai": """
 from crewai import LLM, Agent
 from crewai.tools import tool
@@ -87,6 +112,41 @@ def careful(n: int) -> str:
 @agent.tool_plain
 def slow(n: int) -> str:
     return note("slow", n)
+""",
+    "autogen": """
+from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.conditions import TextMentionTermination
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_ext.models.openai import OpenAIChatCompletionClient
+
+INFO = {{"vision": False, "function_calling": True, "json_output": True, "structured_output": True, "family": "any"}}
+
+def careful(n: int) -> str:
+    "Be careful."
+    return note("careful", n)
+
+def slow(n: int) -> str:
+    "Be slow."
+    return note("slow", n)
+
+def agent():
+    client = OpenAIChatCompletionClient(model={model!r}, model_info=INFO)
+    worker = AssistantAgent("worker", client, tools=[careful, slow], max_tool_iterations=5)
+    return RoundRobinGroupChat([worker], termination_condition=TextMentionTermination("done"))
+""",
+    "ag2": """
+from ag2 import Agent
+from ag2.config import OpenAIConfig
+
+def careful(n: int) -> str:
+    "Be careful."
+    return note("careful", n)
+
+def slow(n: int) -> str:
+    "Be slow."
+    return note("slow", n)
+
+agent = Agent("mine", config=OpenAIConfig({model!r}), tools=[careful, slow])
 """,
 }
 UNSEEN = """
@@ -122,8 +182,11 @@ def slow(n: int) -> str:
 FRAMEWORKS = [
     "python",
     pytest.param("langchain", marks=pytest.mark.framework("langchain")),
+    pytest.param("langgraph", marks=pytest.mark.framework("langgraph")),
     pytest.param("crewai", marks=pytest.mark.framework("crewai")),
     pytest.param("pydantic-ai", marks=pytest.mark.framework("pydantic-ai")),
+    pytest.param("autogen", marks=pytest.mark.framework("autogen")),
+    pytest.param("ag2", marks=pytest.mark.framework("ag2")),
 ]
 
 

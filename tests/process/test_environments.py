@@ -1,20 +1,15 @@
 """Real environments, built by uv from an index of tiny wheels on this machine's loopback."""
 
 import asyncio
-import base64
-import hashlib
-import io
 import os
 import platform
 import signal
 import sys
-import zipfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from agentforge.environments import (
     BuildProgress,
@@ -43,6 +38,8 @@ from agentforge.errors.environments import (
 )
 from agentforge.frameworks import Catalogue
 
+from .index_world import LocalIndex, served, wheel
+
 MANIFEST = """
 name = "kit"
 title = "Kit"
@@ -58,73 +55,6 @@ tested = [{ version = "1.0", as_of = 2024-06-01T00:00:00Z, lock = "locks/1.0.txt
 """
 
 
-def wheel(name: str, version: str, requires: tuple[str, ...] = ()) -> bytes:
-    """Return a wheel with one module that knows its version."""
-    info = f"{name}-{version}.dist-info"
-    needs = "".join(f"Requires-Dist: {line}\n" for line in requires)
-    files = {
-        f"{name}.py": f'version = "{version}"\n',
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    rows = [f"{path},sha256={_digest(text)},{len(text.encode())}" for path, text in files.items()]
-    files[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""])
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(zipfile.ZipInfo(path), text)
-    return content.getvalue()
-
-
-def _digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-
-
-@dataclass
-class LocalIndex:
-    """A package index (PEP 691, 700) that can hold its files back."""
-
-    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)
-    upload_times: bool = True
-    requested: list[str] = field(default_factory=list)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    url: str = ""
-
-    def add(self, name: str, version: str, uploaded: str, requires: tuple[str, ...] = ()) -> None:
-        self.files[f"{name}-{version}-py3-none-any.whl"] = wheel(name, version, requires), uploaded
-
-    async def page(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        files = [self._entry(file) for file in self.files if file.startswith(f"{name}-")]
-        if not files:
-            raise web.HTTPNotFound
-        page = {"meta": {"api-version": "1.1"}, "name": name, "files": files}
-        return web.json_response(page, content_type="application/vnd.pypi.simple.v1+json")
-
-    def _entry(self, file: str) -> dict[str, object]:
-        content, uploaded = self.files[file]
-        entry: dict[str, object] = {
-            "filename": file,
-            "url": f"{self.url}/files/{file}",
-            "hashes": {"sha256": hashlib.sha256(content).hexdigest()},
-            "core-metadata": True,
-            "size": len(content),
-        }
-        return {**entry, "upload-time": f"{uploaded}T00:00:00Z"} if self.upload_times else entry
-
-    async def file(self, request: web.Request) -> web.Response:
-        name = request.match_info["file"]
-        if name.endswith(".metadata"):
-            name = name.removesuffix(".metadata")
-            with zipfile.ZipFile(io.BytesIO(self.files[name][0])) as archive:
-                return web.Response(body=archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))))
-        self.requested.append(name)
-        self.asked.set()
-        await self.gate.wait()
-        return web.Response(body=self.files[name][0])
-
-
 @pytest.fixture
 async def index() -> AsyncIterator[LocalIndex]:
     index = LocalIndex()
@@ -136,17 +66,8 @@ async def index() -> AsyncIterator[LocalIndex]:
     index.add("companion", "3.0", "2026-01-12")
     index.add("extra", "1.0", "2026-01-01", ("companion>=1",))
     index.add("modern", "1.0", "2026-01-01", ("companion>=3",))
-    app = web.Application()
-    app.router.add_get("/simple/{name}/", index.page)
-    app.router.add_get("/files/{file}", index.file)
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    index.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield index
-    index.gate.set()
-    await runner.cleanup()
+    async with served(index):
+        yield index
 
 
 @pytest.fixture
@@ -296,6 +217,31 @@ async def test_a_cancelled_build_leaves_nothing(
     build.cancel()
     with pytest.raises(asyncio.CancelledError):
         await build
+
+
+@pytest.mark.feature("AF-011")
+async def test_some_environments_are_built_at_once_and_the_others_wait_for_their_turn(
+    environments: Environments, index: LocalIndex
+) -> None:
+    at_once = max(2, os.cpu_count() or 2)
+    for number in range(at_once + 2):
+        index.add(f"part{number}", "1.0", "2026-01-01")
+    locks = [await environments.lock_tools("3.11", [f"part{number}"]) for number in range(at_once + 2)]
+    index.gate.clear()
+    index.requested.clear()
+    seen: list[BuildProgress] = []
+    builds = [
+        asyncio.create_task(environments.ensure(EnvironmentRequest("tools", lock, ">=3.11"), seen.append))
+        for lock in locks
+    ]
+    while len(index.requested) < at_once:
+        await asyncio.sleep(0.01)
+    waiting = {each.environment for each in seen if each.stage == "waiting"}
+    assert len(waiting) == 2
+    assert waiting.isdisjoint(each.environment for each in seen if each.stage == "downloading")
+    index.gate.set()
+    assert len({(await build).id for build in builds}) == at_once + 2
+    assert len(index.requested) == at_once + 2
 
 
 BUILD = """

@@ -252,6 +252,15 @@ async def test_an_exception_that_cannot_be_made_again_is_a_failed_tool(host: Hos
     assert (caught.value.data["code"], caught.value.data["message"]) == ("AF603", "Odd: twice")
 
 
+async def test_an_exception_of_an_earlier_attempt_is_told_as_the_agents_own(host: Host) -> None:
+    error = {"message": "ZeroDivisionError: by nothing"}
+    error["details"] = {"exception": "builtins.ZeroDivisionError", "arguments": ["by nothing"]}
+    host.answers = {Method.EFFECT_OPEN: answering(opened(effect=None, error=error))}
+    with pytest.raises(RpcError, match="`ZeroDivisionError`: by nothing") as caught:
+        await script(host, "await ctx.tool_effect('divide', {}, None)")
+    assert (caught.value.data["code"], caught.value.data["origin"]) == ("AF422", "user")
+
+
 async def test_a_result_that_json_cannot_hold_fails_the_tool(host: Host) -> None:
     host.answers = {Method.EFFECT_OPEN: answering(opened()), Method.EFFECT_CLOSE: answering({})}
     with pytest.raises(RpcError, match="bytes") as caught:

@@ -29,8 +29,6 @@ def kinds() -> list[str]:
 
 def why_not() -> str:
     """Return why no machine can be made here; empty if one can."""
-    if _HERE.is_relative_to("/tmp"):
-        return "the machines cover `/tmp`, where this repository lies"
     if shutil.which("unshare") is None:
         return "`unshare` of util-linux is missing"
     tried = subprocess.run([*_unshare(kinds()[0]), "true"], capture_output=True, text=True, check=False)
@@ -44,6 +42,8 @@ def _unshare(kind: str) -> list[str]:
 @pytest.fixture(scope="session")
 def machines(home: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reports:  # noqa: F811
     """What came of the attacks that tests were chosen for, on each kind of machine. All run at the same time."""
+    if _HERE.is_relative_to("/tmp"):
+        pytest.fail("the machines cover `/tmp`, where this repository lies: move it elsewhere", pytrace=False)
     chosen = {item.callspec.params.get("attack") for item in request.session.items if hasattr(item, "callspec")}
     names = sorted(each.name for each in chosen if each is not None)
     wanted = {item.callspec.params.get("kind") for item in request.session.items if hasattr(item, "callspec")}

@@ -340,6 +340,7 @@ class Machine:
             "OPENAI_API_KEY": "sk-real-key-" + secrets.token_hex(8),
             "XDG_RUNTIME_DIR": "/run/user-me",
             "AGENTFORGE_HOST": "inline",
+            "AGENTFORGE_HEALTH_INTERVAL_S": "0",
             "AGENTFORGE_HOME": self.settings["home"],
         }
         runtime = Path("/run/user-me")

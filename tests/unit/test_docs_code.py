@@ -58,8 +58,8 @@ def blocks(*languages: str) -> list[Any]:
 def commands(text: str) -> Iterator[list[str]]:
     """Yield the words of each command in a shell block, without assignments and redirections."""
     for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
-        lexer.whitespace_split = True
+        lexer = shlex.shlex(re.sub(r"(?<!\S)#.*", "", line), posix=True, punctuation_chars="|&;<>")
+        lexer.whitespace_split, lexer.commenters = True, ""  # `langchain#1` is one word
         words: list[str] = []
         for word in lexer:
             if set(word) <= set("|&;"):

@@ -17,11 +17,12 @@ from agentforge.environments import (
     ProjectLock,
     data_home,
 )
+from agentforge.environments.additions import checked_requirements
 from agentforge.environments.home import storage_errors, write_atomically
 from agentforge.environments.index import Index
 from agentforge.environments.interpreters import host_interpreter, python_floor
 from agentforge.environments.meter import Meter
-from agentforge.environments.resolving import check_lock, checked_requirements
+from agentforge.environments.resolving import check_lock
 from agentforge.environments.uv import explanation, failure, uv_environment
 from agentforge.errors.environments import (
     DiskFull,
@@ -311,6 +312,8 @@ def test_a_request_for_tools_names_the_series() -> None:
 
 def test_the_public_names_are_exactly_these() -> None:
     assert " ".join(sorted(agentforge.environments.__all__, key=str.lower)) == (
-        "BuildProgress Check CheckReport data_home Environment EnvironmentRequest Environments Interpreter "
-        "Interpreters Lock LOCK_FILE LockedPackage LockEntry Progress ProjectLock Stage storage_errors"
+        "BOUND BuildProgress Check CheckReport Collected Collection CONTENT content_digest content_of Damage data_home "
+        "Environment EnvironmentRequest Environments Exported Imported inspect Inspection installed Interpreter "
+        "Interpreters Kept LocalWheel Lock LOCK_FILE LockedPackage LockEntry Need Progress ProjectLock Stage "
+        "storage_errors"
     )

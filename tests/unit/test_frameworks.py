@@ -1,9 +1,16 @@
 """The catalogue: manifests as data, references, and which release a reference means."""
 
+import json
 import textwrap
+import tomllib
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,14 +27,21 @@ from agentforge.errors.frameworks import (
     SeriesUnknown,
 )
 from agentforge.frameworks import Catalogue, Manifest, Reference, is_release, load_manifest
+from agentforge.frameworks.schema import manifest_schema
 
 MANIFEST = """
 name = "sample"
 title = "Sample"
 summary = "A framework for tests."
 distribution = "sample-kit"
+varies = ["/seed"]
+concurrency = 20
+telemetry = { SAMPLE_TELEMETRY = "off" }
 
 [capabilities.tools]
+level = "full"
+
+[capabilities.streaming]
 level = "full"
 
 [[releases]]
@@ -36,6 +50,9 @@ python = ">=3.8"
 requirements = ["sample-kit=={version}", "sample-extras"]
 adapter = "adapter:OldAdapter"
 distribution = "old-sample"
+concurrency = 1
+env = { SAMPLE_CACHE = "" }
+sample = "samples/old.py"
 tested = [
     { version = "0.1.32", as_of = 2024-01-01T00:00:00Z, lock = "locks/any.txt" },
     { version = "0.3.9", as_of = 2024-02-01T00:00:00Z, lock = "locks/any.txt" },
@@ -126,10 +143,15 @@ def test_a_release_carries_what_its_own_range_says(catalogue: Catalogue) -> None
     assert old.requirements == ("sample-kit==0.3.10", "sample-extras")
     assert (old.adapter_class, old.distribution, old.python) == ("OldAdapter", "old-sample", ">=3.8")
     assert (new.adapter_module, new.adapter_class, new.distribution) == ("adapter", "SampleAdapter", "sample-kit")
-    assert old.capabilities is not None
-    assert old.capabilities["tools"].level == "absent"
-    assert new.framework.capability("tools").level == "full"
-    assert new.framework.capability("never heard of").level == "absent"
+    assert old.traits.capability("tools").level == "absent"
+    assert new.traits.capability("tools").level == "full"
+    assert new.traits.capability("never heard of").level == "absent"
+    assert old.traits.capability("streaming").level == "full"
+    assert (old.traits.concurrency, new.traits.concurrency) == (1, 20)
+    assert old.traits.varies == new.traits.varies == ("/seed",)
+    assert old.traits.variables == {"SAMPLE_TELEMETRY": "off", "SAMPLE_CACHE": ""}
+    assert new.traits.variables == {"SAMPLE_TELEMETRY": "off"}
+    assert (old.sample, new.sample) == ("samples/old.py", "samples/native.py")
 
 
 def test_an_exact_release_need_not_be_tested(catalogue: Catalogue) -> None:
@@ -165,21 +187,21 @@ def test_a_release_beyond_all_ranges_is_refused_with_the_ranges(catalogue: Catal
 @pytest.mark.parametrize(
     ("old", "new", "key", "reason"),
     [
-        ('title = "Sample"\n', "", "title", "required"),
-        ('title = "Sample"', "title = 7", "title", "string"),
-        ('name = "sample"', 'name = "Sample Kit"', "name", "pattern"),
-        ('summary = "', 'sumary = "x"\nsummary = "', "sumary", "unknown key"),
-        ('level = "full"', 'level = "most"', "capabilities.tools.level", "'full'"),
-        ('versions = ">=1,<2"', 'versions = "1 to 2"', "releases.1.versions", "not a version range"),
-        ('version = "1.4.0"', 'version = "new"', "releases.1.tested.0.version", "not a version"),
-        ('version = "1.4.0"', 'version = "2.4.0"', "releases.1", "outside"),
-        ('"sample-extras"', '"-e ."', "releases.0.requirements.1", "not a requirement line"),
-        ("adapter:SampleAdapter", "adapter.SampleAdapter", "releases.1.adapter", "module:ClassName"),
-        ('2026-01-01T00:00:00Z, lock = "locks/any.txt"', "2026-01-01T00:00:00Z", "releases.1", "no `lock`"),
+        ('title = "Sample"\n', "", "title", "`title` is missing"),
+        ('title = "Sample"', "title = 7", "title", "expected text"),
+        ('name = "sample"', 'name = "Sample Kit"', "name", "can't be the name"),
+        ('summary = "', 'sumary = "x"\nsummary = "', "sumary", "not a known key"),
+        ('level = "full"', 'level = "most"', "capabilities.tools.level", "`full`"),
+        ('versions = ">=1,<2"', 'versions = "1 to 2"', "releases[1].versions", "not a version range"),
+        ('version = "1.4.0"', 'version = "new"', "releases[1].tested[0].version", "not a version"),
+        ('version = "1.4.0"', 'version = "2.4.0"', "releases[1]", "outside"),
+        ('"sample-extras"', '"-e ."', "releases[0].requirements[1]", "not a requirement line"),
+        ("adapter:SampleAdapter", "adapter.SampleAdapter", "releases[1].adapter", "module:ClassName"),
+        ('2026-01-01T00:00:00Z, lock = "locks/any.txt"', "2026-01-01T00:00:00Z", "releases[1]", "no `lock`"),
         ('2026-01-01T00:00:00Z, lock = "locks/any.txt"', '2026-01-01T00:00:00Z, lock = "gone"', "", "not there"),
         ('2026-01-01T00:00:00Z, lock = "locks/any.txt"', '2026-01-01T00:00:00Z, lock = "../x"', "", "inside"),
-        ('name = "sample"', "name = ", "", "not TOML"),
-        ('name = "sample"', 'name = "sample"\nfolder = "/"', "folder", "unknown key"),
+        ('name = "sample"', "name = ", "", "not valid TOML"),
+        ('name = "sample"', 'name = "sample"\nfolder = "/"', "folder", "not a known key"),
     ],
 )
 def test_an_invalid_manifest_is_refused_with_file_key_and_reason(
@@ -193,6 +215,90 @@ def test_an_invalid_manifest_is_refused_with_file_key_and_reason(
     assert details["file"].endswith("framework.toml")
     assert key in details["key"]
     assert reason in details["reason"]
+    assert (details["line"], details["column"]) > (0, 0)
+    assert f"framework.toml:{details['line']}:{details['column']}" in caught.value.message
+
+
+def _leaves(schema: dict[str, Any], group: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield the path of every key that a manifest may have."""
+    for key, value in group["properties"].items():
+        yield f"{path}{key}"
+        options = [value, *value.get("anyOf", ()), value.get("items", {}), value.get("additionalProperties") or {}]
+        for each in options:
+            name = each.get("$ref", "").rpartition("/")[2] if isinstance(each, dict) else ""
+            if name in schema["$defs"]:
+                yield from _leaves(schema, schema["$defs"][name], f"{path}{key}.")
+
+
+def _spoilt(table: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """Return a manifest whose key at a path has another value; of lists and named tables the first one is meant."""
+    key, *rest = path
+    if not rest:
+        return {**table, key: value}
+    below: Any = table.get(key)
+    if key == "capabilities":
+        below = {"tools": _spoilt((below or {}).get("tools", {"level": "full"}), rest, value)}
+    elif key in ("releases", "tested"):
+        below = [_spoilt((below or [{}])[0], rest, value)]
+    else:
+        below = _spoilt(below or {"since": date(2026, 1, 1)}, rest, value)
+    return {**table, key: below}
+
+
+@pytest.mark.feature("AF-001")
+@pytest.mark.parametrize("key", sorted(set(_leaves(manifest_schema(), manifest_schema()))))
+def test_a_manifest_with_a_wrong_value_at_any_key_is_refused_at_its_line(tmp_path: Path, key: str) -> None:
+    table = _spoilt(tomllib.loads(MANIFEST), key.split("."), 7.5)
+    folder = write_manifest(tmp_path / "sample", tomli_w.dumps(table))
+    with pytest.raises(ManifestInvalid) as caught:
+        load_manifest(folder)
+    wrong = [
+        each
+        for each in caught.value.details["problems"]
+        if each["key"].split("[")[0].split(".")[0] == key.split(".")[0]
+    ]
+    assert wrong, caught.value.message
+    lines = (folder / "framework.toml").read_text().splitlines()
+    assert any(key.split(".")[-1] in lines[each["line"] - 1] or "7" in lines[each["line"] - 1] for each in wrong), wrong
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(json.dumps(table, default=str)), manifest_schema())
+
+
+@pytest.mark.feature("AF-001")
+def test_all_faults_of_a_manifest_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = MANIFEST.replace('title = "Sample"', "title = 7").replace('"adapter:OldAdapter"', '"adapter"')
+    folder = write_manifest(tmp_path / "sample", text.replace(">=1,<2", "one"))
+    with pytest.raises(ManifestInvalid) as caught:
+        load_manifest(folder)
+    problems = caught.value.details["problems"]
+    assert [each["key"] for each in problems] == ["title", "releases[0].adapter", "releases[1].versions"]
+    assert [each["line"] for each in problems] == sorted(each["line"] for each in problems)
+    for each in problems:
+        assert each["hint"] or each["key"] == "title"
+        assert each["reason"] in caught.value.message
+
+
+def test_an_adapter_module_that_is_not_there_is_told(tmp_path: Path) -> None:
+    folder = write_manifest(tmp_path / "sample")
+    (folder / "adapter.py").unlink()
+    with pytest.raises(ManifestInvalid, match=r"`adapter.py` is not there"):
+        load_manifest(folder)
+
+
+def test_settings_that_are_no_schema_are_told_to_who_adds_the_framework(tmp_path: Path) -> None:
+    folder = write_manifest(tmp_path / "sample", MANIFEST + '\n[settings]\ntype = "objekt"\n')
+    load_manifest(folder)
+    with pytest.raises(ManifestInvalid, match="not a JSON Schema"):
+        load_manifest(folder, check_settings=True)
+
+
+@pytest.mark.feature("AF-001")
+def test_the_published_schema_takes_every_shipped_manifest() -> None:
+    jsonschema.Draft202012Validator.check_schema(manifest_schema())
+    for manifest in shipped():
+        table = tomllib.loads((manifest.folder / "framework.toml").read_text())
+        jsonschema.validate(json.loads(json.dumps(table, default=str)), manifest_schema())
+        load_manifest(manifest.folder, check_settings=True)
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
@@ -282,8 +388,9 @@ def test_the_public_names_are_exactly_these() -> None:
         sorted(agentforge.frameworks.__all__)
         == textwrap.dedent(
             """\
-        Capability Catalogue InterpreterTest Level MANIFEST_FILE Manifest Reference Release ReleaseRange
-        TestedRelease is_release load_manifest"""
+        Broken Capability Catalogue Deprecated InterpreterTest Level LiveCatalogue MANIFEST_FILE Manifest Reference
+        Release ReleaseRange TestedRelease Traits deprecation_of is_release load_manifest manifest_folders
+        require_able require_usable"""
         ).split()
     )
 

@@ -274,7 +274,7 @@ Pair = __import__("collections").namedtuple("Pair", "a b")
         (FakeArray(), [1, 2.5]),
         ({datetime.date(2026, 1, 1): 1}, {"2026-01-01": 1}),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_result_becomes_json(value, expected):
     assert to_json(value) == expected

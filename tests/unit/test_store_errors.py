@@ -31,8 +31,8 @@ def test_codes_and_pages_are_one_to_one() -> None:
 def test_the_public_names_are_these() -> None:
     assert " ".join(agentforge.store.__all__) == (
         "BLOB_LIMIT FINISHED UNFINISHED AgentVersion AgentVersionId Attempt AttemptStatus BlobId Durability Effect "
-        "EffectKind Event Json JsonObject Lease Project ProjectId Run RunChanges RunId RunStatus Store Thread "
-        "ThreadMessage open_store"
+        "EffectKind Event HealthRecord HealthState Json JsonObject Lease Measurement Project ProjectId Run RunChanges "
+        "RunId RunStatus Store Thread ThreadMessage UsedRelease open_store unfinished_specs"
     )
     for name in agentforge.store.__all__:
         assert hasattr(agentforge.store, name)

@@ -87,10 +87,10 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The migrations of a release that adds a column."""
     folder = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0003_next.py").write_text(
+    (folder / "versions" / "9999_next.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "revision, down_revision, branch_labels, depends_on = '0003', '0002', None, None\n"
+        f"revision, down_revision, branch_labels, depends_on = '9999', '{schema.HEAD}', None, None\n"
         "def upgrade():\n"
         "    op.add_column('runs', sa.Column('region', sa.Text(), nullable=False, server_default='here'))\n"
     )
@@ -111,7 +111,7 @@ async def test_an_older_database_is_migrated_and_a_newer_one_refused(
     async with open_store(path) as store:
         run_id = await new_run(store, await store.acquire_lease(PROJECT, "host"))
     with monkeypatch.context() as newer:
-        use(newer, "0003", next_release)
+        use(newer, "9999", next_release)
         async with open_store(path) as store:
             assert (await store.list_runs(PROJECT))[0] != []
     with sqlite3.connect(path) as connection:
@@ -120,7 +120,7 @@ async def test_an_older_database_is_migrated_and_a_newer_one_refused(
     before = path.read_bytes()
     error = await failure_of(open_store(path))
     assert isinstance(error, StoreTooNew)
-    assert "`0003`" in error.message
+    assert "`9999`" in error.message
     assert "upgrade" in error.hint
     assert path.read_bytes() == before
 
@@ -131,10 +131,10 @@ async def test_a_migration_that_fails_leaves_the_old_database(
     path = tmp_path / "state.db"
     async with open_store(path) as store:
         await store.acquire_lease(PROJECT, "host")
-    revision = next_release / "versions" / "0003_next.py"
+    revision = next_release / "versions" / "9999_next.py"
     revision.write_text(revision.read_text() + "    raise OSError('power')\n")
     with monkeypatch.context() as newer:
-        use(newer, "0003", next_release)
+        use(newer, "9999", next_release)
         with pytest.raises(AgentForgeError):
             await open_store(path).open()
     async with open_store(path) as store:
