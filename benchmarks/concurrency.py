@@ -181,6 +181,7 @@ def main() -> None:
     )  # fmt: skip
     assert model.stdout is not None
     os.environ.update(OPENAI_BASE_URL=model.stdout.readline().strip(), OPENAI_API_KEY="sk-benchmark")
+    os.environ["AGENTFORGE_HEALTH_INTERVAL_S"] = "0"  # no probe beside what is measured
     try:
         found = [asyncio.run(measure(framework, options)) for framework in options.on.split(",")]
     finally:

@@ -213,6 +213,7 @@ def main() -> None:
     options = parser.parse_args()
     # Nothing asks a model here; a project without one would start the embedded model.
     os.environ.update(OPENAI_BASE_URL="http://127.0.0.1:9/v1", OPENAI_API_KEY="sk-unused", AGENTFORGE_MODEL="unused")
+    os.environ["AGENTFORGE_HEALTH_INTERVAL_S"] = "0"  # no probe beside what is measured
     python = dbos_python(options.cache)
     rows = [row for each in options.synchronous for row in asyncio.run(compare(each, python, options))]
     show(rows)

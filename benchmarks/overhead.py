@@ -115,7 +115,7 @@ async def compare(name: str, runs: int, rounds: int, concurrency: int, model: Mo
                 (await forge.run(project, QUESTION, on=name)).check()
             environment = environments.find(EnvironmentRequest.for_release(release, lock))
             assert environment is not None
-            program = release.framework.folder / "samples" / "native.py"
+            program = release.framework.folder / release.sample
             for _ in range(rounds):
                 native.append(run_native(environment.python, program, runs, model))
                 ours.append(await run_forge(forge, project, name, runs))
@@ -237,6 +237,7 @@ async def main() -> None:
     options = parser.parse_args()
     model = Model()
     os.environ.update(OPENAI_BASE_URL=model.url, OPENAI_API_KEY="sk-bench", AGENTFORGE_MODEL=MODEL)
+    os.environ["AGENTFORGE_HEALTH_INTERVAL_S"] = "0"  # no probe beside what is measured
     try:
         found = [
             await compare(name, options.runs, options.rounds, options.concurrency, model)

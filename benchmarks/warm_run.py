@@ -52,7 +52,12 @@ class Project:
             (root / name / "agent.yaml").write_text(AGENT.replace("NAME", tool))
             (root / name / "tools.py").write_text(TOOLS)
         (root / "agentforge.toml").touch()
-        self._variables = {**os.environ, "OPENAI_BASE_URL": model_url, "OPENAI_API_KEY": "sk-benchmark"}
+        self._variables = {
+            **os.environ,
+            "OPENAI_BASE_URL": model_url,
+            "OPENAI_API_KEY": "sk-benchmark",
+            "AGENTFORGE_HEALTH_INTERVAL_S": "0",
+        }
 
     def command(self, *arguments: str) -> str:
         """Run a command; returns its stdout."""

@@ -5,13 +5,15 @@ from typing import Any, cast
 
 from agentforge.api.app import make_app
 from agentforge.engine import Engine
+from agentforge.lifecycle import Health
 from generators.markdown import table
 
 __all__ = ["api", "openapi"]
 
 
 def _openapi() -> dict[str, Any]:
-    app = make_app(cast("Engine", None), dict, lambda: None)  # only requests would need the engine
+    # Only requests would need the engine and what it knows of health.
+    app = make_app(cast("Engine", None), dict, lambda: None, health=cast("Health", None))
     return app.openapi()
 
 

@@ -1,18 +1,20 @@
 """The reference of what users write: `agentforge.toml`, agent files, manifests. Out of their pydantic models."""
 
 import inspect
+import json
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from agentforge.config.agent_file import AgentFile, Limits, Native, Permissions, Tool
+from agentforge.config.framework_config import Deprecation, DeprecationPolicy, FrameworkConfig
 from agentforge.config.project_file import ModelConfig, ProjectConfig
 from agentforge.config.settings import ModelSettings
 from agentforge.frameworks import Capability, Manifest, ReleaseRange, TestedRelease
+from agentforge.frameworks.schema import manifest_schema
 from generators.markdown import table
-from generators.source import attribute_docs
 
-__all__ = ["agent", "framework_toml", "project"]
+__all__ = ["agent", "framework_schema", "framework_toml", "project"]
 
 
 def project() -> str:
@@ -23,7 +25,15 @@ def project() -> str:
         model = cast("type[BaseModel]", field.annotation)
         if name == "models":
             heading, prefix, model = "## `[models.ALIAS]`", "AGENTFORGE_MODELS_ALIAS_", ModelConfig
+        elif name == "frameworks":
+            heading, prefix, model = "## `[frameworks.NAME]`", "AGENTFORGE_FRAMEWORKS_NAME_", FrameworkConfig
         parts += [heading, field.description or "", _fields(model, prefix)]
+        if name == "catalogue":
+            parts += [
+                "## `[[catalogue.deprecated]]`",
+                inspect.getdoc(DeprecationPolicy) or "",
+                _fields(DeprecationPolicy),
+            ]
     return "\n\n".join(parts)
 
 
@@ -46,18 +56,23 @@ def framework_toml() -> str:
         ("## The file", Manifest),
         ("## `[[releases]]`", ReleaseRange),
         ("## `tested`", TestedRelease),
+        ("## `deprecated`", Deprecation),
         ("## `[capabilities.NAME]`", Capability),
     ]
     parts = []
     for heading, model in sections:
-        docs = attribute_docs(model)
         rows = [
-            (f"`{key}`", _type(model, key), _default(field), docs.get(key) or _MANIFEST[key])
+            (f"`{key}`", _type(model, key), _default(field), field.description or "")
             for key, field in model.model_fields.items()
             if key != "folder"
         ]
         parts += [heading, table(("key", "type", "default", "what it says"), rows)]
     return "\n\n".join(parts)
+
+
+def framework_schema() -> str:
+    """The JSON Schema of manifests."""
+    return json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _fields(model: type[BaseModel], variable_prefix: str = "") -> str:
@@ -97,23 +112,3 @@ def _default(field: Any) -> str:
     if default is None or default in ((), "", {}) or isinstance(default, BaseModel | dict):
         return ""
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
-_MANIFEST = {
-    "name": "What users type: small letters, digits and `-`.",
-    "title": "Its name as people write it.",
-    "summary": "One sentence on what it is.",
-    "homepage": "Address of its site.",
-    "docs": "Address of its documentation.",
-    "capabilities": "What agents can do on it, by name: see below. One that is not named is `absent`.",
-    "fork": "From when on a process with it may be forked: once it is imported, once it has run, or never.",
-    "releases": "The ranges of versions that the adapter covers.",
-    "versions": "Version range, for example `>=1,<2`.",
-    "python": "Range of Python versions, for example `>=3.10,<3.14`.",
-    "adapter": "Module and class, `adapter:MyAdapter`.",
-    "tested": "Releases that passed the suite, the newest last.",
-    "version": "The exact release.",
-    "level": "See below.",
-    "note": "Why not further, in a sentence.",
-}
-"""What needs no comment in the code but has a place in the reference."""
