@@ -115,7 +115,8 @@ class LlamaIndexSuite(AdapterSuite):
         with pytest.raises(RpcError) as caught:
             await lab.open_native(place, "li_number:number")
         assert caught.value.data["origin"] == "user"
-        assert "`int` is no workflow, agent, chat engine or query engine" in caught.value.data["message"]
+        told = "type `int`, and not a workflow, an agent, a chat engine or a query engine"
+        assert told in caught.value.data["message"]
 
     async def test_an_output_that_is_no_object_comes_in_one_and_is_taken_out(self, lab: Lab) -> None:
         output = {"type": "array", "items": {"type": "integer"}}

@@ -118,6 +118,17 @@ SKIPPED = {
     "test_many_runs_at_once_keep_their_tokens_and_answers",
     "test_a_thread_goes_on",
     "test_a_users_own_agent_runs_unchanged",
+    "test_a_coroutine_function_may_make_a_users_own_agent",
+    *(
+        f"test_an_entry_point_that_is_no_agent_is_the_users_slip[{slip}]"
+        for slip in (
+            "number-a value of type `int`",
+            "Thing-the class `Thing`",
+            "wants_more-function",
+            "makes_a_number-a value of type `int`",
+            "waits_for_a_number-a value of type `int`",
+        )
+    ),
     "test_a_users_own_tool_is_not_called_again_in_a_later_attempt",
     "test_requests_are_those_of_the_native_program[plain]",
     "test_requests_are_those_of_the_native_program[stream]",

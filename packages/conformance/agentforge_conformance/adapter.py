@@ -32,6 +32,7 @@ from agentforge_conformance.lab import (
     EXPLODE,
     HANG,
     INTERRUPT,
+    NO_AGENTS,
     SAMPLE_OUTPUT,
     SAMPLE_SETTINGS,
     Lab,
@@ -497,6 +498,26 @@ class AdapterSuite:
         await lab.run(await own.open(lab, run), own.input, run=run)
         assert lab.answer in json.dumps(_output(run))
         assert len(lab.requests(run)) > len(lab.calls)
+
+    @proves("native")
+    async def test_a_coroutine_function_may_make_a_users_own_agent(self, lab: Lab, own: Own) -> None:
+        run = lab.trial.prepare()
+        await lab.run(await own.open(lab, run, name="waits_for_agent"), own.input, run=run)
+        assert lab.answer in json.dumps(_output(run))
+
+    @proves("native")
+    @pytest.mark.parametrize(("name", "told"), NO_AGENTS.items())
+    async def test_an_entry_point_that_is_no_agent_is_the_users_slip(
+        self, lab: Lab, own: Own, name: str, told: str
+    ) -> None:
+        run = lab.trial.prepare()
+        with pytest.raises(RpcError) as caught:
+            await lab.run(await own.open(lab, run, name=name), own.input, run=run)
+        error = caught.value.data
+        assert (error["code"], error["origin"]) == ("AF422", "user")
+        assert f":{name}`" in error["message"]
+        assert told in error["message"]
+        assert "native.entrypoint" in error["hint"]
 
     @proves("tool-replay")
     async def test_a_users_own_tool_is_not_called_again_in_a_later_attempt(

@@ -31,6 +31,7 @@ __all__ = [
     "EXPLODE",
     "HANG",
     "INTERRUPT",
+    "NO_AGENTS",
     "SAMPLE",
     "SAMPLE_OUTPUT",
     "SAMPLE_SETTINGS",
@@ -214,6 +215,42 @@ class Lab:
         return [what for seen, what in lines if seen == kind]
 
 
+NO_AGENTS = {
+    "number": "a value of type `int`",
+    "Thing": "the class `Thing`",
+    "wants_more": "function",
+    "makes_a_number": "a value of type `int`",
+    "waits_for_a_number": "a value of type `int`",
+}
+"""Entry points that are no agent, nor make one, with what is to be told of each."""
+_ADDED = """
+
+async def waits_for_agent():
+    import inspect
+
+    return agent if inspect.signature(agent).parameters else agent()
+
+
+number = 5
+
+
+class Thing:
+    pass
+
+
+def wants_more(one, two, three):
+    pass
+
+
+def makes_a_number():
+    return number
+
+
+async def waits_for_a_number():
+    return number
+"""
+
+
 @dataclass(frozen=True)
 class Own:
     """The agent that a user of a framework has: the function `agent` of the native sample makes it."""
@@ -222,12 +259,12 @@ class Own:
     input: Json = "How much was it?"
     """What it is asked: the sample's `INPUT`, where its agent does not take text."""
 
-    async def open(self, lab: Lab, run: TrialRun) -> str:
-        """Open it for its first run; returns its id."""
+    async def open(self, lab: Lab, run: TrialRun, name: str = "agent") -> str:
+        """Open it for its first run, or what else an entry point may name; returns its id."""
         place = lab.place()
         module = f"own_{place.name.replace('-', '_')}"
-        (place / f"{module}.py").write_bytes(self.file.read_bytes())
-        return await lab.open_native(place, f"{module}:agent", run)
+        (place / f"{module}.py").write_text(self.file.read_text("utf-8") + _ADDED, "utf-8")
+        return await lab.open_native(place, f"{module}:{name}", run)
 
 
 def own_agent(release: Release) -> Own:

@@ -2,7 +2,7 @@
 
 An adapter turns a portable agent into the framework's own object (`build`), or loads a user's own object
 (`load`), says what it is (`describe`) and runs it (`run`). The runtime calls every method in the worker process:
-`build`, `load`, `describe` and `close` on the event loop's thread; `run` on the loop when it is a coroutine
+`build`, `load` (awaited), `describe` and `close` on the event loop's thread; `run` on the loop when it is a coroutine
 function, else in a thread of its own. An adapter catches nothing: the runtime translates foreign exceptions once.
 
 Standard library only, Python 3.8 syntax.
@@ -10,7 +10,6 @@ Standard library only, Python 3.8 syntax.
 
 import asyncio
 import contextvars
-import importlib
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -29,6 +28,9 @@ from typing import (
     Union,
 )
 
+from agentforge_worker.entrypoint import Natives, imported
+from agentforge_worker.exceptions import Cancelled, EffectFailed, StepLimitReached, ToolFailed
+
 __all__ = [
     "MISSING",
     "Adapter",
@@ -39,6 +41,7 @@ __all__ = [
     "EffectFailed",
     "Gateway",
     "Message",
+    "Natives",
     "Probe",
     "Result",
     "RunContext",
@@ -63,22 +66,6 @@ class _Missing:
 
 MISSING: Any = _Missing()
 """Stands for a default that was not given, where None is one."""
-
-
-class Cancelled(asyncio.CancelledError):
-    """The run is to leave the framework: it was cancelled, or it waits for a human and goes on in a later attempt.
-
-    Raised by `RunContext.check` and by every effect from then on. Like asyncio's own cancellation it is no
-    `Exception`: code that tells the model of whatever a tool raises lets it pass.
-    """
-
-
-class StepLimitReached(Exception):
-    """The agent has taken `max_steps` steps without an answer; for adapters whose framework has no such limit."""
-
-    def __init__(self, max_steps: int) -> None:
-        super().__init__("no answer within %d steps" % max_steps)
-        self.max_steps = max_steps
 
 
 @dataclass(frozen=True)
@@ -382,24 +369,6 @@ class ToolCall(ABC):
         """Record what the call raised. One that the end of the run interrupts stays open: how it ended is unknown."""
 
 
-class EffectFailed(Exception):
-    """The host could not do what it was asked. `code` is the AF code, `text` says why."""
-
-    def __init__(self, code: str, text: str, hint: str = "", origin: str = "host") -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-        self.hint = hint
-        self.origin = origin
-
-
-class ToolFailed(EffectFailed):
-    """A tool call that did not succeed. `code` is the AF code, `text` what a model may be told."""
-
-    def __init__(self, code: str, text: str, hint: str = "") -> None:
-        super().__init__(code, text, hint, "tool")
-
-
 @dataclass(frozen=True)
 class BuildContext:
     """What `build` and `load` may use. A built agent is cached and serves many runs."""
@@ -459,6 +428,9 @@ class Adapter(ABC, Generic[AgentT]):
     distribution: ClassVar[str] = ""
     """The distribution whose version is the framework's release; used by the default `probe`."""
 
+    natives: ClassVar[Natives] = Natives("an agent of the framework", lambda found: True)
+    """Which objects `load` takes, in words and by a look at one: all others are the user's slip, told as such."""
+
     def probe(self) -> Probe:
         """Import the framework and say which release this is. Called once per worker, during `initialize`."""
         from importlib.metadata import version
@@ -469,14 +441,15 @@ class Adapter(ABC, Generic[AgentT]):
     def build(self, spec: AgentSpec, ctx: BuildContext) -> AgentT:
         """Make the framework's own object from a portable agent. Called once per worker and agent version."""
 
-    def load(self, source: Source, ctx: BuildContext) -> AgentT:
-        """Import a native agent: `module:attribute`; a function without arguments is called for it."""
-        found: Any = importlib.import_module(source.module)
-        for part in source.attribute.split("."):
-            found = getattr(found, part)
+    async def load(self, source: Source, ctx: BuildContext) -> AgentT:
+        """Import a native agent: `module:attribute`; a function without arguments is called for it, and awaited.
+
+        Raises EffectFailed for what is none of `natives`.
+        """
+        found = imported(source.module, source.attribute)
         if inspect.isfunction(found) and not inspect.signature(found).parameters:
-            return found()  # type: ignore[no-any-return]
-        return found  # type: ignore[no-any-return]
+            return await self.natives.made(found)  # type: ignore[no-any-return]
+        return self.natives.checked(found, "%s:%s" % (source.module, source.attribute))  # type: ignore[no-any-return]
 
     @abstractmethod
     def describe(self, agent: AgentT) -> AgentCard:

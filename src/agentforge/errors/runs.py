@@ -16,6 +16,7 @@ __all__ = [
     "HostStopped",
     "InterruptExpired",
     "LimitReached",
+    "NativeElsewhere",
     "NothingToResume",
     "OutputMismatch",
     "QueueFull",
@@ -222,3 +223,11 @@ class ChildRefused(AgentForgeError):
     origin = "user"
     http_status = 403
     default_hint = "Put the child's agent file beside its parent's, and what it may do into that file."
+
+
+class NativeElsewhere(AgentForgeError):
+    """A native agent, which is an object of one framework, was to run on another one."""
+
+    code = "AF724"
+    origin = "user"
+    http_status = 422

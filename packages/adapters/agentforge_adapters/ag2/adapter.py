@@ -15,6 +15,7 @@ from agentforge_worker.adapter import (
     AgentCard,
     AgentSpec,
     BuildContext,
+    Natives,
     Result,
     RunContext,
     Start,
@@ -56,6 +57,7 @@ class AG2Adapter(Adapter[Native]):
     """Builds and runs AG2 agents."""
 
     distribution = "ag2"
+    natives = Natives("an agent of AG2", lambda found: isinstance(found, Agent))
 
     def __init__(self) -> None:
         self._http: Any = None

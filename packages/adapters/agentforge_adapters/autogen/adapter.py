@@ -61,6 +61,7 @@ class AutoGenAdapter(Adapter[Opened]):
     """Runs agents of AutoGen 0.7, whose agents go on until they have an answer."""
 
     distribution = "autogen-agentchat"
+    natives = native.NATIVES
 
     def __init__(self) -> None:
         self._client: Optional[AsyncOpenAI] = None
@@ -74,7 +75,7 @@ class AutoGenAdapter(Adapter[Opened]):
         tools = [HostTool(tool, ctx, strict=spec.output is not None) for tool in spec.tools]
         return Portable(spec, client, tools, self._options(spec))
 
-    def load(self, source: Source, ctx: BuildContext) -> native.Native:
+    async def load(self, source: Source, ctx: BuildContext) -> native.Native:
         """Import a native team or agent. A function that makes one is called for each run, not here."""
         return native.load(source)
 

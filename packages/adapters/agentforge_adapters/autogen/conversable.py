@@ -101,6 +101,7 @@ class ConversableAdapter(Adapter[Opened]):
     """Runs agents of AutoGen 0.2, which block."""
 
     distribution = "pyautogen"
+    natives = native.NATIVES
 
     def __init__(self) -> None:
         self._client: Optional[AsyncOpenAI] = None
@@ -121,7 +122,7 @@ class ConversableAdapter(Adapter[Opened]):
             config["response_format"] = {"type": "json_schema", "json_schema": form}
         return Portable(spec, self._client, config, {tool.name: _function(tool, ctx) for tool in spec.tools})
 
-    def load(self, source: Source, ctx: BuildContext) -> native.Native:
+    async def load(self, source: Source, ctx: BuildContext) -> native.Native:
         """Import a native agent, or a function. One that makes an agent is called for each run, not here."""
         return native.load(source, ctx.loop)
 

@@ -2,17 +2,16 @@
 
 import asyncio
 import functools
-import importlib
 import inspect
 from typing import Any, Awaitable, Callable, Dict, List, Tuple
 
 from autogen import ChatResult, ConversableAgent, GroupChatManager, UserProxyAgent
 
-from agentforge_worker.adapter import AgentCard, Result, RunContext, Source, Start, current_run
+from agentforge_worker.adapter import AgentCard, Natives, Result, RunContext, Source, Start, current_run
 
 from .conversable_messages import USER, from_native
 
-__all__ = ["Native", "describe", "load", "run"]
+__all__ = ["NATIVES", "Native", "describe", "load", "run"]
 
 Json = Any
 Native = Any
@@ -20,13 +19,19 @@ Native = Any
 _RECORDED = "agentforge_recorded"
 
 
+def _is_native(found: Any) -> bool:
+    if isinstance(found, tuple):
+        return len(found) == 2 and all(isinstance(each, ConversableAgent) for each in found)
+    return isinstance(found, ConversableAgent)
+
+
+NATIVES = Natives("an agent of AutoGen, or a pair of who begins a chat and with whom", _is_native)
+
+
 def load(source: Source, loop: asyncio.AbstractEventLoop) -> Native:
     """Import what the entry point names, and have the functions that agents execute recorded."""
     record_functions(loop)
-    found: Any = importlib.import_module(source.module)
-    for part in source.attribute.split("."):
-        found = getattr(found, part)
-    return found
+    return NATIVES.named(source.module, source.attribute)
 
 
 def describe(native: Native) -> AgentCard:
@@ -40,10 +45,9 @@ def describe(native: Native) -> AgentCard:
 
 def run(native: Native, request: Start, ctx: RunContext) -> Result:
     """Have a chat begun with the input, or call a function with it."""
-    if inspect.isroutine(native):
-        if inspect.signature(native).parameters:
-            return _result(_finished(native(request.input), ctx), ctx)
-        native = _finished(native(), ctx)
+    if inspect.isroutine(native) and _takes_input(native):
+        return _result(_finished(native(request.input), ctx), ctx)
+    native = NATIVES.made_blocking(native, ctx.wait)
     if request.messages:
         ctx.warn("a native chat has no place for the conversation so far: it gets the input alone")
     sender, recipient = native if isinstance(native, tuple) else (_user(), native)
@@ -105,6 +109,15 @@ def _recorded_waiting(execute: Callable[..., Any], worker: asyncio.AbstractEvent
         return done, told
 
     return call
+
+
+def _takes_input(function: Callable[..., Any]) -> bool:
+    signature = inspect.signature(function)
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return bool(signature.parameters)
 
 
 def _user() -> UserProxyAgent:

@@ -1,6 +1,5 @@
 """Native teams and agents: the user's own objects, run unchanged."""
 
-import importlib
 import inspect
 from typing import Any, List
 
@@ -9,24 +8,24 @@ from autogen_agentchat.messages import BaseChatMessage, HandoffMessage, TextMess
 from autogen_core import CancellationToken
 from pydantic import BaseModel
 
-from agentforge_worker.adapter import AgentCard, Message, Result, RunContext, Source, Start
+from agentforge_worker.adapter import AgentCard, Message, Natives, Result, RunContext, Source, Start
 
 from .messages import USER
 from .own_tools import record_tools
 
-__all__ = ["Native", "describe", "load", "run"]
+__all__ = ["NATIVES", "Native", "describe", "load", "run"]
 
 Native = Any
 """A team or an agent, or a function that makes one."""
 
 
+NATIVES = Natives("a team or an agent of AutoGen", lambda found: isinstance(found, (ChatAgent, Team)))
+
+
 def load(source: Source) -> Native:
     """Import what the entry point names, and have its tools recorded."""
     record_tools()
-    found: Any = importlib.import_module(source.module)
-    for part in source.attribute.split("."):
-        found = getattr(found, part)
-    return found
+    return NATIVES.named(source.module, source.attribute)
 
 
 def describe(native: Native) -> AgentCard:
@@ -55,9 +54,9 @@ async def run(native: Native, request: Start, ctx: RunContext, token: Cancellati
 
 
 async def _made(native: Native) -> TaskRunner:
-    if inspect.isroutine(native):
-        made = native()
-        return await made if inspect.isawaitable(made) else made  # type: ignore[no-any-return]
+    made = await NATIVES.made(native)
+    if made is not native:
+        return made  # type: ignore[no-any-return]
     # One that was loaded remembers its last run.
     if isinstance(native, Team):
         await native.reset()

@@ -23,7 +23,7 @@ from .llm import LoopLLM, RunKey
 from .messages import Conversation, add_conversation, conversation, from_native, with_answer
 from .native import Native
 from .own_tools import begin_call, end_call
-from .sources import as_object, imported, unwrapped
+from .sources import as_object, unwrapped
 from .tools import make_tool, stop_on_failure
 
 __all__ = ["CrewAIAdapter"]
@@ -81,6 +81,7 @@ class CrewAIAdapter(Adapter[Opened]):
     """Builds and runs crews."""
 
     distribution = "crewai"
+    natives = native.NATIVES
 
     def __init__(self) -> None:
         self._key = RunKey()
@@ -109,9 +110,10 @@ class CrewAIAdapter(Adapter[Opened]):
         output = None if spec.output is None else output_form(as_object(spec.output))
         return Portable(spec, llm, [make_tool(tool, ctx) for tool in spec.tools], output)
 
-    def load(self, source: Source, ctx: BuildContext) -> Opened:
+    async def load(self, source: Source, ctx: BuildContext) -> Opened:
         """Import a native crew, flow or agent. A function that makes one is called for each run, not here."""
-        return imported(source)
+        found: Opened = self.natives.named(source.module, source.attribute)
+        return found
 
     def describe(self, agent: Opened) -> AgentCard:
         """Name the agent, its tools and its model."""
@@ -125,7 +127,7 @@ class CrewAIAdapter(Adapter[Opened]):
         with self._steps.of(ctx):
             if isinstance(agent, Portable):
                 return await _run_portable(agent, request)
-            return await self._run_native(native.make(agent), request, ctx)
+            return await self._run_native(await self.natives.made(agent), request, ctx)
 
     async def _run_native(self, agent: Native, request: Start, ctx: RunContext) -> Result:
         if request.messages and not isinstance(agent, Agent):

@@ -10,12 +10,22 @@ from crewai import Agent, Crew, Task
 from langchain_core.agents import AgentFinish
 from langchain_core.tools import BaseTool
 
-from agentforge_worker.adapter import Adapter, AgentCard, AgentSpec, BuildContext, Result, RunContext, Source, Start
+from agentforge_worker.adapter import (
+    Adapter,
+    AgentCard,
+    AgentSpec,
+    BuildContext,
+    Natives,
+    Result,
+    RunContext,
+    Source,
+    Start,
+)
 
 from .annotations import Form, form_of
 from .chain_llm import make_client, make_llm
 from .chain_tools import make_text_tool, make_tool
-from .sources import as_object, imported, unwrapped
+from .sources import as_object, unwrapped
 from .stopped import leaving
 from .transcript import Transcript, transcript
 
@@ -49,15 +59,16 @@ class ChainAdapter(Adapter[Opened]):
     """Builds and runs crews of 0.30, one thread for each."""
 
     distribution = "crewai"
+    natives = Natives("a crew of CrewAI", lambda found: isinstance(found, Crew))
 
     def build(self, spec: AgentSpec, ctx: BuildContext) -> Portable:
         """Make the client and the tools."""
         output = None if spec.output is None else form_of(as_object(spec.output), "Answer")
         return Portable(spec, ctx.loop, make_client(ctx.loop), [make_tool(tool) for tool in spec.tools], output)
 
-    def load(self, source: Source, ctx: BuildContext) -> Opened:
+    async def load(self, source: Source, ctx: BuildContext) -> Opened:
         """Import a native crew, or a function that makes one, which is called for each run."""
-        found: Opened = imported(source)
+        found: Opened = self.natives.named(source.module, source.attribute)
         return found
 
     def describe(self, agent: Opened) -> AgentCard:
@@ -73,7 +84,7 @@ class ChainAdapter(Adapter[Opened]):
     def run(self, agent: Opened, request: Start, ctx: RunContext) -> Result:
         """Kick the crew off."""
         if not isinstance(agent, Portable):
-            return self.run_native(agent() if inspect.isroutine(agent) else agent, request, ctx)
+            return self.run_native(self.natives.made_blocking(agent, ctx.wait), request, ctx)
         said = Transcript(request, ctx)
         transcript.set(said)
         with ctx.step("task", kind="task"), leaving():

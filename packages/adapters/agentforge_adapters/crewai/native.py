@@ -8,18 +8,16 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.types.streaming import StreamingOutputBase
 from pydantic import BaseModel
 
-from agentforge_worker.adapter import AgentCard, Start
+from agentforge_worker.adapter import AgentCard, Natives, Start
 
 from .messages import conversation_of
 
-__all__ = ["Native", "describe", "kick_off", "llms_of", "make", "value_of"]
+__all__ = ["NATIVES", "Native", "describe", "kick_off", "llms_of", "value_of"]
 
 Native = Union[Crew, "Flow[Any]", Agent]
 
 
-def make(found: Union[Native, Callable[[], Native]]) -> Native:
-    """Return the object to run: what was loaded, or what the function that was loaded makes."""
-    return found() if inspect.isroutine(found) else found  # type: ignore[return-value]
+NATIVES = Natives("a crew, a flow or an agent of CrewAI", lambda found: isinstance(found, (Crew, Flow, Agent)))
 
 
 async def kick_off(native: Native, request: Start) -> Any:

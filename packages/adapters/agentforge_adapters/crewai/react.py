@@ -16,7 +16,7 @@ from .loop_http import loop_client
 from .react_llm import PlainLLM, ReactLLM
 from .react_native import Native
 from .react_tools import make_tool
-from .sources import as_object, imported, unwrapped
+from .sources import as_object, unwrapped
 from .stopped import leaving
 from .transcript import Transcript, transcript
 
@@ -44,6 +44,7 @@ class ReactAdapter(Adapter[Opened]):
     """Builds and runs crews, one thread for each."""
 
     distribution = "crewai"
+    natives = react_native.NATIVES
     llm_class: Type[ReactLLM] = ReactLLM
     streams = True
 
@@ -53,10 +54,10 @@ class ReactAdapter(Adapter[Opened]):
         output = None if spec.output is None else form_of(as_object(spec.output), "Answer")
         return Portable(spec, ctx.gateway.base_url, [make_tool(tool) for tool in spec.tools], output)
 
-    def load(self, source: Source, ctx: BuildContext) -> Native:
+    async def load(self, source: Source, ctx: BuildContext) -> Native:
         """Import a native crew, flow or agent, or a function that makes one, which is called for each run."""
         self._use_loop(ctx)
-        found: Native = imported(source)
+        found: Native = self.natives.named(source.module, source.attribute)
         return found
 
     def describe(self, agent: Opened) -> AgentCard:

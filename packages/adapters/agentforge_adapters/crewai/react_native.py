@@ -6,16 +6,17 @@ from typing import Any, Callable, Union
 from crewai import Crew, Flow
 from pydantic import BaseModel
 
-from agentforge_worker.adapter import AgentCard, Result, RunContext, Start
+from agentforge_worker.adapter import AgentCard, Natives, Result, RunContext, Start
 
-__all__ = ["Native", "describe", "run"]
+__all__ = ["NATIVES", "Native", "describe", "run"]
 
 Native = Union[Crew, "Flow[Any]", Callable[[], Union[Crew, "Flow[Any]"]]]
+NATIVES = Natives("a crew or a flow of CrewAI", lambda found: isinstance(found, (Crew, Flow)))
 
 
 def run(native: Native, request: Start, ctx: RunContext, streams: bool) -> Result:
     """Run it to its end. An input that is no object goes in as `{"input": ...}`."""
-    made: Any = native() if inspect.isroutine(native) else native
+    made: Any = NATIVES.made_blocking(native, ctx.wait)
     if request.messages:
         ctx.warn("a crew or a flow has no place for the conversation so far: it gets the input alone")
     inputs = request.input if isinstance(request.input, dict) else {"input": request.input}

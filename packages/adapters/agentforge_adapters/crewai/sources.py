@@ -1,22 +1,11 @@
-"""What the adapters of all releases share: where a native agent is, and outputs that are no objects."""
+"""What the adapters of all releases share: outputs that are no objects."""
 
-import importlib
 from typing import Any, Dict, Mapping, Optional
 
-from agentforge_worker.adapter import Source
-
-__all__ = ["as_object", "imported", "unwrapped"]
+__all__ = ["as_object", "unwrapped"]
 
 _WRAPPED = "response"
 """The only property of the object that carries an output which is none itself."""
-
-
-def imported(source: Source) -> Any:
-    """Return what a native agent's entrypoint names."""
-    found: Any = importlib.import_module(source.module)
-    for part in source.attribute.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def as_object(schema: Dict[str, Any]) -> Dict[str, Any]:

@@ -53,6 +53,7 @@ class HaystackAdapter(Adapter[Opened]):
     """Builds and runs agents of Haystack."""
 
     distribution = "haystack-ai"
+    natives = native.NATIVES
 
     options: ClassVar[Dict[str, Any]] = {}
     """What else Haystack is told of a run."""
@@ -75,7 +76,7 @@ class HaystackAdapter(Adapter[Opened]):
         """Return a native tool."""
         return make_tool(spec, ctx)
 
-    def load(self, source: Source, ctx: BuildContext) -> Native:
+    async def load(self, source: Source, ctx: BuildContext) -> Native:
         """Import an agent, a pipeline, a component, or a function that makes one for each run."""
         return native.load(source)
 
@@ -89,7 +90,7 @@ class HaystackAdapter(Adapter[Opened]):
     async def run(self, agent: Opened, request: Start, ctx: RunContext) -> Result:
         """Run the agent to its end."""
         if isinstance(agent, Native):
-            return await self._run_native(native.object_of(agent, ctx), request)
+            return await self._run_native(await native.object_of(agent, ctx), request)
         given = [ChatMessage.from_system(agent.spec.prompt)] if agent.spec.prompt else []
         given += to_native(request.messages)
         if not request.continues:

@@ -63,6 +63,7 @@ class Haystack20Adapter(Adapter[Opened]):
     """Builds and runs pipelines of Haystack 2.0."""
 
     distribution = "haystack-ai"
+    natives = native.NATIVES
 
     def __init__(self) -> None:
         self._client: Optional[OpenAI] = None
@@ -78,7 +79,7 @@ class Haystack20Adapter(Adapter[Opened]):
             self._client = loop_client(ctx.gateway.base_url)
         return Portable(spec, self._client)
 
-    def load(self, source: Source, ctx: BuildContext) -> Native:
+    async def load(self, source: Source, ctx: BuildContext) -> Native:
         """Import a pipeline, or a function that makes one for each run."""
         return native.load(source)
 
@@ -91,7 +92,7 @@ class Haystack20Adapter(Adapter[Opened]):
     def run(self, agent: Opened, request: Start, ctx: RunContext) -> Result:
         """Run a pipeline; called in a thread."""
         if isinstance(agent, Native):
-            return Result(native.value_of(native.object_of(agent, ctx).run(native.input_of(request))))
+            return Result(native.value_of(native.object_in_thread(agent, ctx).run(native.input_of(request))))
         pipeline = agent.idle.pop() if agent.idle else agent.make()
         pipeline.get_component(_LLM).streaming_callback = _read if request.stream else None
         end = pipeline.run({_LLM: {"messages": _messages(agent.spec, request, ctx)}})

@@ -1,7 +1,6 @@
 """Native agents: the user's own agents, pipelines and components, run as they are."""
 
 import asyncio
-import importlib
 import inspect
 import json
 from dataclasses import dataclass
@@ -9,9 +8,20 @@ from typing import Any, Dict, Iterator
 
 from haystack.dataclasses import ChatMessage
 
-from agentforge_worker.adapter import AgentCard, EffectFailed, RunContext, Source, Start
+from agentforge_worker.adapter import AgentCard, EffectFailed, Natives, RunContext, Source, Start
 
-__all__ = ["Native", "components_of", "describe", "input_of", "load", "object_of", "run_pipeline", "value_of"]
+__all__ = [
+    "NATIVES",
+    "Native",
+    "components_of",
+    "describe",
+    "input_of",
+    "load",
+    "object_in_thread",
+    "object_of",
+    "run_pipeline",
+    "value_of",
+]
 
 
 @dataclass(frozen=True)
@@ -21,12 +31,16 @@ class Native:
     found: Any
 
 
+def _is_native(found: Any) -> bool:
+    return not inspect.isclass(found) and (hasattr(found, "walk") or hasattr(found, "__haystack_input__"))
+
+
+NATIVES = Natives("an agent, a pipeline or a component of Haystack", _is_native)
+
+
 def load(source: Source) -> Native:
     """Import it."""
-    found: Any = importlib.import_module(source.module)
-    for part in source.attribute.split("."):
-        found = getattr(found, part)
-    return Native(found)
+    return Native(NATIVES.named(source.module, source.attribute))
 
 
 def describe(native: Native) -> AgentCard:
@@ -39,15 +53,25 @@ def describe(native: Native) -> AgentCard:
     return AgentCard(type(found).__name__, "", [], models, {"components": [type(part).__name__ for part in parts]})
 
 
-def object_of(native: Native, ctx: RunContext) -> Any:
-    """Return what is to run. Clients of an object that outlives a run are given the key of this one."""
-    if inspect.isroutine(native.found):
-        return native.found()
+async def object_of(native: Native, ctx: RunContext) -> Any:
+    """Return what is to run."""
+    return _with_key(await NATIVES.made(native.found), native, ctx)
+
+
+def object_in_thread(native: Native, ctx: RunContext) -> Any:
+    """Do as `object_of` in a thread that is not the loop's."""
+    return _with_key(NATIVES.made_blocking(native.found, ctx.wait), native, ctx)
+
+
+def _with_key(made: Any, native: Native, ctx: RunContext) -> Any:
+    """Give the clients of an object that outlives a run the key of this one."""
+    if made is not native.found:
+        return made
     for part in components_of(native.found):
         for client in (getattr(part, "client", None), getattr(part, "async_client", None)):
             if hasattr(client, "api_key"):
                 client.api_key = ctx.token
-    return native.found
+    return made
 
 
 def components_of(found: Any) -> Iterator[Any]:

@@ -26,6 +26,7 @@ from agentforge_worker.adapter import (
     AgentSpec,
     BuildContext,
     Message,
+    Natives,
     Result,
     RunContext,
     Source,
@@ -60,6 +61,7 @@ class ExecutorAdapter(Adapter[Agent]):
     """Runs agents of LangChain before 1.0."""
 
     distribution = "langchain"
+    natives = Natives("an executor or another runnable of LangChain", lambda found: isinstance(found, Runnable))
 
     @abstractmethod
     def models(self, spec: AgentSpec, ctx: BuildContext) -> Tuple[BaseChatModel, BaseChatModel]:
@@ -86,9 +88,9 @@ class ExecutorAdapter(Adapter[Agent]):
 
         return Agent(executor(plain, False), spec, executor(streaming, True))
 
-    def load(self, source: Source, ctx: BuildContext) -> Agent:
+    async def load(self, source: Source, ctx: BuildContext) -> Agent:
         """Import the user's runnable (an executor, a chain, a model)."""
-        runnable: Runnable[Any, Any] = super().load(source, ctx)  # type: ignore[assignment]
+        runnable: Runnable[Any, Any] = await super().load(source, ctx)  # type: ignore[assignment]
         for name in record_tools(runnable):
             ctx.warn("the calls of the tool `%s` are not recorded: only those of functions are" % name)
         return Agent(runnable)

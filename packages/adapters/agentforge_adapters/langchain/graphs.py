@@ -21,6 +21,7 @@ from agentforge_worker.adapter import (
     AgentSpec,
     BuildContext,
     Message,
+    Natives,
     Result,
     RunContext,
     Source,
@@ -52,6 +53,8 @@ class Agent:
 class GraphAdapter(Adapter[Agent]):
     """Runs graphs and other runnables."""
 
+    natives = Natives("a graph or another runnable of LangChain", lambda found: isinstance(found, Runnable))
+
     @abstractmethod
     def graph(self, spec: AgentSpec, model: ChatOpenAI, tools: List[StructuredTool], output: Any) -> Any:
         """Return the graph of a portable agent; `output` is its output schema with a title, None without one."""
@@ -64,9 +67,9 @@ class GraphAdapter(Adapter[Agent]):
         output = {"title": OUTPUT_NAME, **spec.output} if spec.output else None
         return Agent(self.graph(spec, _model(spec, ctx), [_tool(tool, ctx) for tool in spec.tools], output), spec)
 
-    def load(self, source: Source, ctx: BuildContext) -> Agent:
+    async def load(self, source: Source, ctx: BuildContext) -> Agent:
         """Import the user's runnable (a graph, a chain, an agent)."""
-        runnable: Runnable[Any, Any] = super().load(source, ctx)  # type: ignore[assignment]
+        runnable: Runnable[Any, Any] = await super().load(source, ctx)  # type: ignore[assignment]
         for name in record_tools(runnable):
             ctx.warn("the calls of the tool `%s` are not recorded: only those of functions are" % name)
         return Agent(runnable)

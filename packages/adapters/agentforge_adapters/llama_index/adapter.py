@@ -61,6 +61,7 @@ class LlamaIndexAdapter(Adapter[Opened]):
     """Builds and runs agents of LlamaIndex."""
 
     distribution = "llama-index"
+    natives = native.NATIVES
 
     def __init__(self) -> None:
         self._models = Models()
@@ -83,7 +84,7 @@ class LlamaIndexAdapter(Adapter[Opened]):
         )
         return Portable(spec, model, plain, streaming)
 
-    def load(self, source: Source, ctx: BuildContext) -> Native:
+    async def load(self, source: Source, ctx: BuildContext) -> Native:
         """Import a workflow, an agent, an engine, or a function that makes one for each run."""
         return native.load(source, ctx)
 
@@ -99,7 +100,7 @@ class LlamaIndexAdapter(Adapter[Opened]):
         with self._steps.of(ctx):
             if isinstance(agent, Portable):
                 return await _run_portable(agent, request)
-            found = native.object_of(agent, ctx)
+            found = await native.object_of(agent, ctx)
             record_tools(found, ctx.warn)
             return Result(native.value_of(await native.run(found, request)))
 

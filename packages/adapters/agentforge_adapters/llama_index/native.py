@@ -1,7 +1,6 @@
 """Native agents: the user's own workflows, agents and engines, run as they are."""
 
 import asyncio
-import importlib
 import inspect
 import json
 import os
@@ -13,11 +12,11 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import LLM
 from llama_index.core.workflow import Workflow
 
-from agentforge_worker.adapter import AgentCard, BuildContext, EffectFailed, RunContext, Source, Start
+from agentforge_worker.adapter import AgentCard, BuildContext, Natives, RunContext, Source, Start
 
 from .messages import to_native
 
-__all__ = ["Native", "describe", "end_of", "load", "object_of", "run", "value_of"]
+__all__ = ["NATIVES", "Native", "describe", "end_of", "load", "object_of", "run", "value_of"]
 
 
 @dataclass(frozen=True)
@@ -27,35 +26,39 @@ class Native:
     found: Any
 
 
+def _is_native(found: Any) -> bool:
+    runs = isinstance(found, Workflow) or hasattr(found, "achat") or hasattr(found, "aquery")
+    return runs and not inspect.isclass(found)
+
+
+NATIVES = Natives("a workflow, an agent, a chat engine or a query engine of LlamaIndex", _is_native)
+
+
 def load(source: Source, ctx: BuildContext) -> Native:
     """Import it. LlamaIndex has its own name for the address of the models."""
     os.environ["OPENAI_API_BASE"] = ctx.gateway.base_url
-    found: Any = importlib.import_module(source.module)
-    for part in source.attribute.split("."):
-        found = getattr(found, part)
-    if not _is_maker(found):
-        _check(found)
-    return Native(found)
+    return Native(NATIVES.named(source.module, source.attribute))
 
 
 def describe(native: Native) -> AgentCard:
     """Name it; of a function nothing but its name is known before a run."""
     found = native.found
-    if _is_maker(found):
+    if inspect.isroutine(found):
         return AgentCard(found.__name__, inspect.getdoc(found) or "")
     tools = [tool.metadata.name for tool in getattr(found, "tools", None) or () if hasattr(tool, "metadata")]
     name = getattr(found, "name", None)
     return AgentCard(name if isinstance(name, str) else type(found).__name__, "", tools, _model_names(found))
 
 
-def object_of(native: Native, ctx: RunContext) -> Any:
+async def object_of(native: Native, ctx: RunContext) -> Any:
     """Return what is to run. Models of an object that outlives a run are given the key of this one."""
-    if _is_maker(native.found):
-        return _check(native.found())
+    made = await NATIVES.made(native.found)
+    if made is not native.found:
+        return made
     for model in [*_models(native.found), Settings.llm]:
         if hasattr(model, "reuse_client"):
             model.api_key, model.reuse_client = ctx.token, False  # type: ignore[attr-defined]
-    return native.found
+    return made
 
 
 async def run(found: Any, request: Start) -> Any:
@@ -134,18 +137,6 @@ def _models(found: Any) -> Iterator[LLM]:
 
 def _model_names(found: Any) -> List[str]:
     return sorted({str(model.metadata.model_name) for model in _models(found)})
-
-
-def _check(found: Any) -> Any:
-    """Return an object that can be run."""
-    if isinstance(found, Workflow) or hasattr(found, "achat") or hasattr(found, "aquery"):
-        return found
-    text = "`%s` is no workflow, agent, chat engine or query engine of LlamaIndex" % type(found).__name__
-    raise EffectFailed("AF422", text, "Name one, or a function that makes one, as the entry point.", "user")
-
-
-def _is_maker(found: Any) -> bool:
-    return inspect.isroutine(found)
 
 
 async def _awaited(handler: Awaitable[Any]) -> Any:

@@ -65,6 +65,7 @@ class LlamaIndex011Adapter(Adapter[Opened]):
     """Builds and runs agents of LlamaIndex 0.11."""
 
     distribution = "llama-index"
+    natives = native.NATIVES
 
     def __init__(self) -> None:
         self._models = self.models()
@@ -85,7 +86,7 @@ class LlamaIndex011Adapter(Adapter[Opened]):
         )
         return Portable(spec, model, worker)
 
-    def load(self, source: Source, ctx: BuildContext) -> Native:
+    async def load(self, source: Source, ctx: BuildContext) -> Native:
         """Import a workflow, an agent, an engine, or a function that makes one for each run."""
         return native.load(source, ctx)
 
@@ -100,7 +101,7 @@ class LlamaIndex011Adapter(Adapter[Opened]):
         """Run the agent to its end."""
         with self._steps.of(ctx):
             if isinstance(agent, Native):
-                return Result(native.value_of(await native.run(native.object_of(agent, ctx), request)))
+                return Result(native.value_of(await native.run(await native.object_of(agent, ctx), request)))
             added = [from_native(message) for message in await _steps(agent, request)]
             if agent.spec.output is None:
                 return Result(added[-1].content, added)

@@ -4,6 +4,7 @@ from typing import Any, AsyncIterable, Awaitable, Callable, Dict, Optional
 
 from openai import AsyncOpenAI
 from pydantic_ai import Agent, Tool, UsageLimits
+from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings, OpenAIResponsesModel
@@ -17,6 +18,7 @@ from agentforge_worker.adapter import (
     AgentCard,
     AgentSpec,
     BuildContext,
+    Natives,
     Result,
     RunContext,
     Start,
@@ -49,6 +51,7 @@ class PydanticAIAdapter(Adapter["Agent[Any, Any]"]):
     """Builds and runs pydantic-ai agents."""
 
     distribution = "pydantic-ai-slim"
+    natives = Natives("an agent of pydantic-ai", lambda found: isinstance(found, AbstractAgent))
 
     def __init__(self) -> None:
         self._client: Optional[AsyncOpenAI] = None

@@ -19,6 +19,7 @@ from agentforge_worker.adapter import (
     AgentSpec,
     BuildContext,
     Message,
+    Natives,
     Probe,
     Result,
     RunContext,
@@ -32,9 +33,23 @@ __all__ = ["PythonAdapter"]
 Function = Callable[[Any, RunContext], Any]
 
 
+def _is_agent(found: Any) -> bool:
+    """Whether it can be called with an input and a run; what does not say is believed."""
+    if not callable(found):
+        return False
+    try:
+        inspect.signature(found).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
 class PythonAdapter(Adapter["Union[Loop, Function]"]):
     """Runs functions, and portable agents in a loop over `ctx.chat`."""
 
+    natives = Natives("a function `agent(input, ctx)`", _is_agent)
     native_concurrent = True  # a function has no client of its own: its effects go through its own `ctx`
 
     def probe(self) -> Probe:

@@ -6,6 +6,7 @@ import traceback
 from typing import Any, Dict, Iterator, Optional, Tuple
 
 from agentforge_worker.adapter import EffectFailed, StepLimitReached
+from agentforge_worker.entrypoint import imported
 from agentforge_worker.runtime.bounds import error_object
 from agentforge_worker.runtime.chat import ModelFailed
 from agentforge_worker.runtime.raised import is_made_again
@@ -98,8 +99,8 @@ def _origin(error: BaseException, adapter_folder: str, source_root: str) -> str:
             continue  # it raises for those who call it
         for origin, folder in places:
             if folder and os.path.abspath(frame.filename).startswith(os.path.join(os.path.abspath(folder), "")):
-                # `Adapter.load` itself: the agent file names an entrypoint that is not there
-                return "user" if origin == "worker" and frame.name == "load" else origin
+                # The import itself: the agent file names an entrypoint that is not there.
+                return "user" if origin == "worker" and frame.name == imported.__name__ else origin
         return "framework"
     return "framework"
 

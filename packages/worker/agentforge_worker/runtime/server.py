@@ -118,6 +118,7 @@ class AgentServer(Server):
         self._chat = ChatClient(base_url)
         self._cpu = CpuShare()
         self._adapter_folder = ""
+        self._opening: Optional[asyncio.Lock] = None
         self._agents: Dict[str, "_OpenAgent"] = {}
         self._runs: Dict[Tuple[str, int], "_RunUnderWay"] = {}
         self._cancelled_early: Deque[Tuple[str, int]] = collections.deque(maxlen=_CANCELLED_EARLY)
@@ -153,6 +154,16 @@ class AgentServer(Server):
         }
 
     async def _open_agent(self, params: Params) -> Params:
+        async with self._opening_lock():
+            return await self._open_alone(params)
+
+    def _opening_lock(self) -> asyncio.Lock:
+        """Return what keeps an agent from being made twice; made late, as before Python 3.10 it has to be."""
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        return self._opening
+
+    async def _open_alone(self, params: Params) -> Params:
         agent_id = params["agent_id"]
         if agent_id not in self._agents:
             warnings: List[str] = []
@@ -163,7 +174,7 @@ class AgentServer(Server):
             try:
                 if params.get("token"):
                     os.environ["OPENAI_API_KEY"] = params["token"]  # for clients that a native agent makes at import
-                agent = self._make(spec, source, ctx)
+                agent = await self._make(spec, source, ctx)
                 card = self._adapter.describe(agent)
             except (Exception, SystemExit) as error:
                 raise translate(error, self._adapter_folder, root) from error
@@ -171,14 +182,14 @@ class AgentServer(Server):
         opened = self._agents[agent_id]
         return {"card": opened.card, "warnings": opened.warnings}
 
-    def _make(self, spec: Optional[AgentSpec], source: Optional[Source], ctx: BuildContext) -> Any:
+    async def _make(self, spec: Optional[AgentSpec], source: Optional[Source], ctx: BuildContext) -> Any:
         if spec is not None:
             return self._adapter.build(spec, ctx)
         assert source is not None
         # The user's own program stays importable: it may import lazily, and this worker serves nothing else.
         if source.root not in sys.path:
             sys.path.insert(0, source.root)
-        return self._adapter.load(source, ctx)
+        return await self._adapter.load(source, ctx)
 
     async def _start_run(self, params: Params) -> Params:
         opened = self._agents[params["agent_id"]]
