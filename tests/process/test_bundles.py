@@ -14,12 +14,24 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from agentforge.environments import Environments, Interpreters
-from agentforge.environments.interpreters import Interpreter
+from agentforge.environments import (
+    EnvironmentRequest,
+    Environments,
+    Exported,
+    Interpreters,
+    Lock,
+    LockedPackage,
+    LockEntry,
+)
+from agentforge.environments.fetching import indexed
+from agentforge.environments.home import Home
+from agentforge.environments.interpreters import Interpreter, host_interpreter
+from agentforge.environments.uv import Uv
+from agentforge.environments.wheels import Wheels
 from agentforge.errors import AgentForgeError
 from agentforge.errors.keeping import BundleInvalid, BundleTooNew, BundleUnfit
 
-from .index_world import LocalIndex, served
+from .index_world import LocalIndex, served, wheel
 from .kit_world import write_kit, write_library
 from .project_world import Project, open_project
 
@@ -269,8 +281,18 @@ def bad_length(data: bytes) -> bytes:
     return data[: place + 20] + struct.pack("<LL", 10**6, 10**6) + data[place + 28 :]
 
 
-def unsafe_framework(manifest: dict[str, Any]) -> None:
-    manifest["environments"][0]["framework"] = "../../etc"
+def a_package_less(data: bytes) -> bytes:
+    parts = entries(data)
+    manifest = json.loads(parts["manifest.json"])
+    (gone,) = [each for each in manifest["environments"][0]["packages"] if each["name"] == "kit"]
+    manifest["environments"][0]["packages"].remove(gone)
+    del manifest["entries"][gone["wheel"]], parts[gone["wheel"]]
+    return packed({**parts, "manifest.json": json.dumps(manifest).encode()})
+
+
+def first(**changes: str) -> Callable[[bytes], bytes]:
+    """Have the first environment, which is that of kit 1.1, say otherwise."""
+    return lambda data: said(data, lambda manifest: manifest["environments"][0].update(changes))
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], type[AgentForgeError]]] = {
@@ -304,7 +326,8 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], type[AgentForgeError]]] = {
         BundleInvalid,
     ),
     "another lock": (lambda d: said(d, lambda m: m["environments"][0].update(lock="f" * 64)), BundleInvalid),
-    "a package less": (lambda d: said(d, lambda m: m["environments"][0].update(packages=[])), BundleUnfit),
+    "a package less": (a_package_less, BundleUnfit),
+    "a wheel that nobody needs": (lambda d: said(d, lambda m: m["environments"][0].update(packages=[])), BundleInvalid),
     "another Python": (lambda d: said(d, lambda m: m["environments"][0].update(python_version="3.8.1")), BundleUnfit),
 }
 
@@ -337,12 +360,75 @@ async def test_a_file_that_was_changed_is_refused_and_nothing_is_taken(bundle: b
 
 async def test_the_command_says_what_is_wrong_with_a_file(connected: Project, bundle: bytes) -> None:
     connected.root.joinpath("cut.afenv").write_bytes(bundle[:1000])
-    connected.root.joinpath("evil.afenv").write_bytes(said(bundle, unsafe_framework))
-    for file, code in [("cut.afenv", "AF332"), ("none.afenv", "AF332"), ("evil.afenv", "AF20"), (".", "AF332")]:
+    connected.root.joinpath("evil.afenv").write_bytes(first(framework="../../etc")(bundle))
+    for file, code in [("cut.afenv", "AF332"), ("none.afenv", "AF332"), ("evil.afenv", "AF"), (".", "AF332")]:
         done = await connected.command("env", "import", file)
         assert (done.code, f"error[{code}" in done.err, "hint:" in done.err) == (1, True, True), done
     assert not (connected.root / "agentforge.lock").exists()
     assert not (Path(connected.variables["AGENTFORGE_HOME"]) / "wheels").exists()
+
+
+async def test_a_bundle_pins_a_request_only_to_what_it_asks_for(connected: Project, bundle: bytes) -> None:
+    for changes in (
+        {"request": "python"},
+        {"request": "kit==1.0"},
+        {"request": "kit@2"},
+        {"request": "tools"},
+        {"request": "kit==1.1; x"},
+        {"framework": "python", "release": "3.11", "request": "kit==1.1"},
+        {"framework": "python", "release": "3.9", "request": "python@3.9"},
+        {"framework": "tools", "release": ""},
+    ):
+        connected.root.joinpath("evil.afenv").write_bytes(first(**changes)(bundle))
+        done = await connected.command("env", "import", "evil.afenv", "--no-build")
+        assert (done.code, "error[AF" in done.err, "hint:" in done.err) == (1, True, True), (changes, done)
+        assert not (connected.root / "agentforge.lock").exists(), changes
+    connected.root.joinpath("good.afenv").write_bytes(first(request="kit@1")(bundle))
+    done = await connected.command("env", "import", "good.afenv", "--no-build")
+    assert done.code == 0, done
+
+
+async def test_a_wheel_that_a_bundle_built_takes_no_place_of_a_locked_one_of_the_index(
+    index: LocalIndex, tmp_path: Path
+) -> None:
+    """The very lock of a project, with a wheel of other bytes for the source archive that the lock names, too."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV_HTTP_RETRIES": "0"}
+    reached = {**environ, "UV_DEFAULT_INDEX": f"{index.url}/simple", "UV_CACHE_DIR": str(tmp_path / "uv")}
+    lock = await Environments(tmp_path / "near", environ=reached).lock_tools(SERIES, ["companion==2.0"])
+    archive = hashlib.sha256(index.files["companion-2.0.tar.gz"][0]).hexdigest()
+    doctored = wheel("companion", "2.0", ("nothing ; extra == 'no'",))
+    file = tmp_path / "evil.afenv"
+    file.write_bytes(bundle_of("companion", "2.0", lock.text.encode(), doctored, archive))
+    request = EnvironmentRequest.for_tools(lock, SERIES)
+    for home, index_of, stolen in [("far", reached, False), ("island", {**environ, "UV_DEFAULT_INDEX": NOWHERE}, True)]:
+        environments = Environments(tmp_path / home, environ={**index_of, "UV_CACHE_DIR": str(tmp_path / f"uv-{home}")})
+        environments.moving.take(file)
+        built = await environments.ensure(request)
+        (metadata,) = built.path.glob("venv/lib/python*/site-packages/companion-2.0.dist-info/METADATA")
+        assert ("nothing" in metadata.read_text()) is stolen, home
+        target = tmp_path / f"{home}.afenv"
+        await environments.moving.export([Exported(entry_of(lock), request)], target, lambda _: None)
+        (package,) = json.loads(entries(target.read_bytes())["manifest.json"])["environments"][0]["packages"]
+        assert package["source"] == (archive if stolen else None), home
+
+
+async def test_no_index_is_asked_of_which_uv_may_know_nothing(index: LocalIndex, tmp_path: Path) -> None:
+    wheels = Wheels(Home(tmp_path), Uv())
+    digest = hashlib.sha256(index.files["companion-2.0-py3-none-any.whl"][0]).hexdigest()
+    packages = [LockedPackage("companion", "2.0", hashes=(digest,)), LockedPackage("archived", "1.0", hashes=("0",))]
+    for variables, found in [
+        ({}, {"companion"}),
+        ({"UV_OFFLINE": "1"}, set()),
+        ({"UV_NO_INDEX": "true"}, set()),
+        ({"UV_DEFAULT_INDEX": NOWHERE}, set()),
+        ({"UV_DEFAULT_INDEX": tmp_path.as_uri()}, set()),
+    ]:
+        environ = {"UV_DEFAULT_INDEX": f"{index.url}/simple", **variables}
+        assert await indexed(environ, wheels, packages, host_interpreter()) == found, variables
+
+
+def entry_of(lock: Lock) -> LockEntry:
+    return LockEntry("tools", "tools", "", SERIES, lock.digest, (), lock.text)
 
 
 class OtherPython(Interpreters):
@@ -394,18 +480,23 @@ def test_a_full_disk_at_an_import_takes_nothing(tmp_path: Path) -> None:
 
 def large_bundle() -> bytes:
     """A bundle of one environment with one wheel of 100 kB."""
-    wheel = b"x" * 100_000
-    digest = hashlib.sha256(wheel).hexdigest()
-    lock = f"big==1.0 \\\n    --hash=sha256:{digest}\n".encode()
-    name, entry = hashlib.sha256(lock).hexdigest(), f"wheels/{digest}/big-1.0-py3-none-any.whl"
-    parts = {f"locks/{name}.txt": lock, entry: wheel}
+    content = b"x" * 100_000
+    lock = f"big==1.0 \\\n    --hash=sha256:{hashlib.sha256(content).hexdigest()}\n".encode()
+    return bundle_of("big", "1.0", lock, content)
+
+
+def bundle_of(package: str, version: str, lock: bytes, content: bytes, source: str | None = None) -> bytes:
+    """A bundle of one tool environment with one wheel."""
+    digest = hashlib.sha256(content).hexdigest()
+    name, entry = hashlib.sha256(lock).hexdigest(), f"wheels/{digest}/{package}-{version}-py3-none-any.whl"
+    parts = {f"locks/{name}.txt": lock, entry: content}
     manifest = {
         "format": "agentforge-environments", "version": 1, "written_by": "0", "platform": "any",
         "environments": [
             {
                 "request": "tools", "framework": "tools", "release": "", "python": SERIES, "lock": name,
                 "python_version": f"{SERIES}.0", "requirements": [],
-                "packages": [{"name": "big", "version": "1.0", "wheel": entry, "source": None}],
+                "packages": [{"name": package, "version": version, "wheel": entry, "source": source}],
             }
         ],
         "entries": {k: {"sha256": hashlib.sha256(v).hexdigest(), "size": len(v)} for k, v in parts.items()},

@@ -1,6 +1,7 @@
 """Frameworks of one's own in the catalogue of a project: registered, set, extended, deprecated; by real commands."""
 
 import json
+import os
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -111,6 +112,58 @@ async def test_a_broken_manifest_is_refused_with_all_its_faults_and_harms_nobody
     write_kit(kits.root / "other", "langchain")
     clash = await kits.command("framework", "register", "other")
     assert "AF206" in clash.err
+
+
+@pytest.mark.feature("AF-001")
+async def test_odd_manifests_are_told_and_can_be_taken_out(kits: Project) -> None:
+    await registered(kits)
+    manifest = kits.root / "frameworks/kit/framework.toml"
+    manifest.write_text("[" * 100_000)
+    listed = {each["name"]: each["error"] for each in (await kits.command("framework", "list", "--json")).objects}
+    assert listed["kit"]["code"] == "AF205"
+    assert (await kits.run(kits.agent(), "x", "--on", "python"))["status"] == "succeeded"
+    assert (await kits.command("framework", "unregister", "frameworks/kit")).code == 0
+    manifest.unlink()
+    os.mkfifo(manifest)
+    refused = await kits.command("framework", "register", "frameworks/kit")
+    assert (refused.code, "not a regular file" in refused.err) == (1, True)
+
+
+@pytest.mark.feature("AF-001")
+async def test_a_framework_may_be_called_as_a_command_is(kits: Project) -> None:
+    for name in ("search", "compare", "deprecations"):
+        write_kit(kits.root / "frameworks" / name, name)
+    assert (await kits.command("framework", "register", "frameworks")).code == 0
+    for name in ("search", "compare", "deprecations"):
+        assert (await kits.command("framework", "show", name, "--json")).result["name"] == name
+    wrong = await kits.command("framework", "show", "search/docs")
+    assert (wrong.code, "AF201" in wrong.err) == (1, True)
+
+
+@pytest.mark.feature("AF-005")
+async def test_what_is_set_of_a_framework_that_there_is_not_is_warned_of(kits: Project) -> None:
+    with (kits.root / "agentforge.toml").open("a") as file:
+        file.write('\n[frameworks.pyhton]\nrequirements = ["companion"]\n')
+    result = await kits.run(kits.agent(), "x", "--on", "python")
+    assert result["status"] == "succeeded"
+    assert ["Did you mean `python`?" in each for each in result["warnings"]] == [True]
+    for command in (("env", "build", "python"), ("framework", "config", "python")):
+        done = await kits.command(*command)
+        assert (done.code, "Did you mean `python`?" in done.err) == (0, True)
+    doctor = {each["check"]: each for each in (await kits.command("doctor", "--json")).objects}
+    assert doctor["frameworks"]["state"] == "warning"
+    assert "Did you mean `python`?" in doctor["frameworks"]["message"]
+
+
+@pytest.mark.feature("AF-005")
+async def test_pins_that_nothing_satisfies_are_told_as_the_projects(kits: Project) -> None:
+    await registered(kits)
+    with (kits.root / "agentforge.toml").open("a") as file:
+        file.write('\n[frameworks.kit]\npins = ["companion<1.8", "companion>=2"]\n')
+    result = await kits.run(kits.agent(), "x", "--on", "kit==1.1")
+    assert result["error"]["code"] == "AF302"
+    pins = "`[frameworks.kit] pins` of the project"
+    assert f"{pins} wants both `companion<1.8` and `companion>=2`" in result["error"]["message"]
 
 
 @pytest.mark.feature("AF-005")
@@ -328,18 +381,18 @@ async def test_releases_are_compared_and_what_was_not_measured_says_so(kits: Pro
     compared = done.result
     assert [each["framework"] for each in compared["columns"]] == ["kit", "python"]
     assert [each["level"] for each in compared["capabilities"]["juggling"]] == ["partial", "absent"]
-    assert set(compared["columns"][0]["measured"].values()) == {None}
+    assert set(compared["columns"][1]["measured"]) == {"size", "import", "memory", "overhead", "conformance"}
     from agentforge.store import Measurement, open_store
 
     await kits.stop()
     async with open_store(kits.root / ".agentforge/state.db") as store:
-        size = Measurement("kit", "1.1", compared["machine"], "size", 12.5, "MiB", 1e9, "agentforge bench kit")
-        await store.record_measurements([size, Measurement("kit", "1.1", "elsewhere", "import", 1, "ms", 1e9)])
+        share = Measurement("kit", "1.1", compared["machine"], "conformance", 12.5, "%", 1e9, "agentforge compat kit")
+        await store.record_measurements([share, Measurement("kit", "1.1", "elsewhere", "overhead", 1, "ms", 1e9)])
     table = (await kits.command("framework", "compare", "kit==1.1", "python")).out
-    (row,) = [line for line in table.splitlines() if line.startswith("size on disk")]
-    assert row.split("  ")[-2].strip() == "12.5 MiB" or "12.5 MiB" in row
+    (row,) = [line for line in table.splitlines() if line.startswith("conformance")]
+    assert "12.5 %" in row
     assert "not measured here" in row
-    (row,) = [line for line in table.splitlines() if line.startswith("import time")]
+    (row,) = [line for line in table.splitlines() if line.startswith("overhead")]
     assert row.count("not measured here") == 2
     assert (await kits.command("framework", "compare", "kit==1.1", "pyhton")).code == 1
 
@@ -367,6 +420,9 @@ async def test_a_framework_shows_its_page_and_its_examples(kits: Project) -> Non
     assert (await kits.run("mine/hello", "report"))["status"] == "succeeded"
     taken = await kits.command("framework", "examples", "kit", "--copy", "mine/hello")
     assert taken.code == 2
+    for place in ("/proc/x", "mine/hello/agent.yaml/x"):
+        refused = await kits.command("framework", "examples", "kit", "--copy", place)
+        assert (refused.code, f"`{place}" in refused.err, "can't be written: " in refused.err) == (2, True, True)
     unknown = await kits.command("framework", "examples", "kit", "nothing")
     assert "AF210" in unknown.err
 

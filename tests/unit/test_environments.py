@@ -107,7 +107,8 @@ def test_the_projects_lock_gives_back_what_was_pinned(tmp_path: Path) -> None:
     lock = ProjectLock.load(tmp_path / "agentforge.lock")
     assert lock.pinned("langchain@1") is None
     lock.pin(entry())
-    lock.pin(entry(request="tools", framework="tools", release="", requirements=("b", "a"), text=LOCK))
+    tools = entry(request="tools", framework="tools", release="", python="3.11", requirements=("b", "a"), text=LOCK)
+    lock.pin(tools)
     lock.save()
     again = ProjectLock.load(tmp_path / "agentforge.lock")
     assert again.entries == lock.entries

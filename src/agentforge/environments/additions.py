@@ -9,18 +9,31 @@ The lines are part of what a project's lock is asked for; the content behind a p
 changes the lock and not the request.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from agentforge.config.requirement import local_package
 from agentforge.environments.wheels import LocalWheel
 from agentforge.errors.environments import RequirementInvalid
 
-__all__ = ["BOUND", "CONTENT", "Additions", "asked", "checked_requirements", "content_of", "roles_for_uv"]
+__all__ = [
+    "BOUND",
+    "CONTENT",
+    "Additions",
+    "asked",
+    "checked_lines",
+    "checked_requirements",
+    "content_of",
+    "roles_for_uv",
+]
 
 BOUND = "-c "
 CONTENT = "#sha256="
+_CONTENT = re.compile(r"[0-9a-f]{16}")
+_EXTRAS = re.compile(r"\[[A-Za-z0-9._,-]+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,17 @@ def asked(lines: Iterable[str]) -> tuple[str, ...]:
 def content_of(line: str) -> str:
     """Return which content of a local package a line means; empty for any other line."""
     return line.partition(CONTENT)[2]
+
+
+def checked_lines(lines: Iterable[str]) -> None:
+    """Check lines that somebody else wrote for the form that they have in a lock. Raises RequirementInvalid."""
+    for line in lines:
+        if CONTENT in line:
+            local = local_package(line.partition(CONTENT)[0])
+            if local is None or local.path.is_absolute() or not _CONTENT.fullmatch(content_of(line)):
+                raise RequirementInvalid(f"`{line}` is no local package with its content")
+        elif not _EXTRAS.fullmatch(line):
+            checked_requirements([line.removeprefix(BOUND)])
 
 
 def checked_requirements(lines: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ Called by `Environments.ensure` in the process that holds the claim. Nothing her
 import asyncio
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from agentforge.environments.environment import (
     Progress,
     Stage,
 )
+from agentforge.environments.fetching import indexed
 from agentforge.environments.home import write_atomically
 from agentforge.environments.inspecting import ODD, Inspection, inspect
 from agentforge.environments.interpreters import Interpreter
@@ -44,6 +45,7 @@ class Build:
     staging: Path
     uv: Uv
     wheels: Wheels
+    environ: Mapping[str, str]
     claim: int
     """Descriptor of the claim; uv inherits it, so that the claim lives as long as anything writes to `staging`."""
     progress: Progress
@@ -99,12 +101,18 @@ class Build:
         if packages:
             python = venv / "bin" / "python"
             sync = ("pip", "sync", "--verbose", "--require-hashes", "--strict", "--python")
-            text = self.wheels.addressed(self.request.lock.text, self.interpreter)
+            text = await self._addressed()
             if text != self.request.lock.text:  # the lock itself holds no address
                 lock = self.staging / "install.txt"
                 lock.write_text(text, encoding="utf-8", newline="")
             await self._uv(*sync, python, lock, on_line=meter.read)
             (self.staging / "install.txt").unlink(missing_ok=True)
+
+    async def _addressed(self) -> str:
+        """Return the lock for uv; a wheel that somebody built counts only if the index offers none that is locked."""
+        only_built = await asyncio.to_thread(self.wheels.only_built, self.request.lock, self.interpreter)
+        locked = await indexed(self.environ, self.wheels, only_built, self.interpreter)
+        return await asyncio.to_thread(self.wheels.addressed, self.request.lock.text, self.interpreter, locked)
 
     async def _uv(self, *arguments: str | Path, on_line: Callable[[str], None] | None = None) -> None:
         run = await self.uv.run(*arguments, on_line=on_line, keep_open=[self.claim])

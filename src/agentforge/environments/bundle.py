@@ -1,8 +1,8 @@
 """The file that environments travel in: a zip of locks and wheels, and a manifest with their digests.
 
 Written the same for the same wheels; read with distrust, because it comes from elsewhere: names only of two kinds,
-nothing packed, every digest checked, before anything of it is put into its place. The format is documented in
-docs/reference/environment-bundle.md.
+nothing packed, no byte used twice, every digest checked, before anything of it is put into its place. The format is
+documented in docs/reference/environment-bundle.md.
 """
 
 import hashlib
@@ -10,20 +10,24 @@ import os
 import re
 import secrets
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+from packaging.markers import default_environment
 from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from agentforge.environments.additions import checked_lines, content_of
 from agentforge.environments.lock import Lock, LockedPackage
 from agentforge.errors import AgentForgeError
+from agentforge.errors.environments import RequirementInvalid
 from agentforge.errors.keeping import BundleInvalid, BundleNotWritten, BundleTooNew
 
 __all__ = ["FORMAT", "VERSION", "BundleFile", "BundledEnvironment", "BundledPackage", "Manifest", "write_bundle"]
@@ -38,6 +42,9 @@ _LOCK_BYTES = 64 * 2**20
 _NAME = re.compile(r"locks/[0-9a-f]{64}\.txt|wheels/[0-9a-f]{64}/[A-Za-z0-9][A-Za-z0-9_.+!-]{0,250}\.whl")
 _SERIES = re.compile(r"[0-9]{1,2}\.[0-9]{1,3}")
 _ENCRYPTED = 0x1
+_HEADER_BYTES = 30
+"""Of an entry's own header, before its name and extra field."""
+_NAME_LENGTH_AT = 26
 _CHUNK = 1 << 20
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64, description="SHA-256, in hex")]
@@ -103,7 +110,7 @@ def write_bundle(
     """
     parts: dict[str, bytes | Path] = {f"locks/{digest}.txt": text.encode() for digest, text in locks.items()}
     parts |= wheels
-    entries = {name: _part(parts[name]) for name in sorted(parts)}
+    entries = {name: _own_part(name, parts[name]) for name in sorted(parts)}
     manifest = Manifest(FORMAT, VERSION, written_by, platform, tuple(environments), entries)
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -121,6 +128,22 @@ def write_bundle(
         raise BundleNotWritten(f"`{target}` can't be written: {error.strerror or error}") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _own_part(name: str, content: bytes | Path) -> Part:
+    """Return what the manifest says of a lock or wheel, which has the name of its digest. Raises BundleNotWritten."""
+    part = _part(content)
+    if _digest_in(name) != part.sha256:
+        raise BundleNotWritten(
+            f"`{content if isinstance(content, Path) else name}` was changed: it does not have the digest of its name",
+            hint="Delete the file; it is fetched or built anew when it is needed.",
+        )
+    return part
+
+
+def _digest_in(name: str) -> str:
+    """Return the digest that an entry's name holds."""
+    return name.split("/")[1].removesuffix(".txt")
 
 
 def _part(content: bytes | Path) -> Part:
@@ -152,6 +175,7 @@ class BundleFile:
         self.manifest = self._manifest()
         if self._infos.keys() != self.manifest.entries.keys():
             raise self._invalid(f"its entries are not those that `{MANIFEST}` names")
+        self._check_names()
         self.locks = {name: self._lock(name) for name in self._infos if name.startswith("locks/")}
         for environment in self.manifest.environments:
             self._check(environment)
@@ -209,7 +233,8 @@ class BundleFile:
         for info in infos:
             name = info.orig_filename
             if name != MANIFEST and not _NAME.fullmatch(name):
-                raise self._invalid(f"a bundle has no entry `{name}`", place=name)
+                shown = name if name.isprintable() else ascii(name)
+                raise self._invalid(f"a bundle has no entry `{shown}`", place=shown)
             if name in found:
                 raise self._invalid(f"it has two entries `{name}`", place=name)
             if not _is_plain(info):
@@ -217,8 +242,23 @@ class BundleFile:
             found[name] = info
         if MANIFEST not in found:
             raise self._invalid(f"it has no entry `{MANIFEST}`, so it is no bundle of environments")
+        self._require_apart(infos)
         self._said = found.pop(MANIFEST)
         return found
+
+    def _require_apart(self, infos: Sequence[zipfile.ZipInfo]) -> None:
+        """Refuse entries that share bytes: a small file could hold very much by that."""
+        spans = []
+        with self._path.open("rb") as file:
+            for info in infos:
+                file.seek(info.header_offset + _NAME_LENGTH_AT)
+                name, extra = struct.unpack("<HH", file.read(4))
+                start = info.header_offset + _HEADER_BYTES + name + extra
+                spans.append((info.header_offset, start + info.compress_size))
+        spans.sort()
+        ends = [start for start, _ in spans[1:]] + [self._archive.start_dir]
+        if any(end > following for (_, end), following in zip(spans, ends, strict=True)):
+            raise self._invalid("its entries overlap")
 
     def _manifest(self) -> Manifest:
         data = self._small(self._said, _MANIFEST_BYTES)
@@ -226,6 +266,8 @@ class BundleFile:
             said = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._invalid(f"`{MANIFEST}` is no JSON: {error}", place=MANIFEST) from None
+        if not all(word.isprintable() for word in _words(said)):
+            raise self._invalid(f"`{MANIFEST}` has signs that can't be printed", place=MANIFEST)
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise self._invalid(f"`{MANIFEST}` does not say `{FORMAT}`", place=MANIFEST)
         version = said.get("version")
@@ -243,13 +285,23 @@ class BundleFile:
     def _lock(self, name: str) -> Lock:
         data = self._small(self._infos[name], _LOCK_BYTES)
         part = self.manifest.entries[name]
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != part.sha256 or len(data) != part.size or name != f"locks/{digest}.txt":
+        if hashlib.sha256(data).hexdigest() != part.sha256 or len(data) != part.size:
             raise self._invalid(f"`{name}` is damaged: its bytes have another digest", place=name)
-        text = data.decode()
-        if "://" in text:
-            raise self._invalid(f"the lock `{name}` holds an address", place=name)
-        return Lock(text)
+        lock = Lock(data.decode())
+        if "://" in lock.text or not lock.is_plain:
+            raise self._invalid(f"the lock `{name}` holds something else than packages with hashes", place=name)
+        lock.packages_for({key: str(value) for key, value in default_environment().items()})  # whether it can be done
+        return lock
+
+    def _check_names(self) -> None:
+        """Refuse entries under another digest than their own, and those that no environment needs."""
+        for name, part in self.manifest.entries.items():
+            if _digest_in(name) != part.sha256:
+                raise self._invalid(f"the bytes of `{name}` have another digest", place=name)
+        needed = {f"locks/{each.lock}.txt" for each in self.manifest.environments}
+        needed |= {package.wheel for each in self.manifest.environments for package in each.packages}
+        for name in sorted(self.manifest.entries.keys() - needed):
+            raise self._invalid(f"no environment of it needs `{name}`", place=name)
 
     def _small(self, info: zipfile.ZipInfo, limit: int) -> bytes:
         if info.file_size > limit:
@@ -265,11 +317,23 @@ class BundleFile:
             raise self._invalid(f"`{environment.python}` is no series of Python", place=MANIFEST)
         SpecifierSet(environment.python if environment.release else f"=={environment.python}.*")
         Version(environment.python_version)
+        self._check_requirements(environment)
         locked: dict[tuple[str, Version], LockedPackage] = {
             (package.name, Version(package.version)): package for package in self.locks[name].packages
         }
         for package in environment.packages:
             self._check_package(environment, package, locked)
+
+    def _check_requirements(self, environment: BundledEnvironment) -> None:
+        try:
+            checked_lines(environment.requirements)
+        except RequirementInvalid as error:
+            raise self._invalid(f"`{environment.request}` of it: {error.message}", place=MANIFEST) from None
+        contents = {content_of(line) for line in environment.requirements}
+        for package in environment.packages:
+            if not contents.issuperset(package.contents):
+                reason = f"`{package.name}` has a content that no requirement of `{environment.request}` has"
+                raise self._invalid(reason, place=package.wheel)
 
     def _check_package(
         self,
@@ -286,7 +350,7 @@ class BundleFile:
         except InvalidWheelFilename as error:
             raise self._invalid(f"`{filename}` is no wheel: {error}", place=package.wheel) from None
         found = locked.get((canonicalize_name(package.name), Version(package.version)))
-        if found is None or (name, version) != (found.name, Version(found.version)) or digest != part.sha256:
+        if found is None or (name, version) != (found.name, Version(found.version)):
             raise self._invalid(f"`{package.wheel}` is not in the lock of `{environment.request}`", place=package.wheel)
         if (package.source or digest) not in found.hashes:
             raise self._invalid(
@@ -298,11 +362,25 @@ class BundleFile:
 
 
 def _is_plain(info: zipfile.ZipInfo) -> bool:
-    """Whether an entry is a file that is not packed: else it could be larger than the bundle, or a link."""
+    """Whether an entry is a file that is neither packed nor encrypted: no link, and no more than its bytes here."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     stored = info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
     return stored and not info.flag_bits & _ENCRYPTED and kind in (0, stat.S_IFREG)
 
 
+def _words(said: Any) -> Iterator[str]:
+    """Yield all keys and texts of a JSON value."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, dict):
+        for key, value in said.items():
+            yield key
+            yield from _words(value)
+    elif isinstance(said, list):
+        for value in said:
+            yield from _words(value)
+
+
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return text if text.isprintable() else ascii(text)

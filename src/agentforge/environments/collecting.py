@@ -20,6 +20,7 @@ from agentforge.environments.building import standing
 from agentforge.environments.environment import Environment
 from agentforge.environments.home import Home
 from agentforge.environments.needs import Needs
+from agentforge.environments.wheels import lock_of_note
 
 __all__ = ["Collected", "Collection", "Collector", "Freed", "Kept", "delete"]
 
@@ -181,24 +182,25 @@ class Collector:
                 self._doomed.append(_Doomed("lock", file.name, file))
         self._notes(self._home.locks / "by-input", lambda said: self._home.lock_text(said))
         hashes = {digest for text in texts for digest in _HASH.findall(text)}
-        hashes |= self._built_from(hashes)
+        hashes |= self._built_from(hashes, digests)
         for folder in _entries(self._home.wheels, hidden=True):
             if not folder.name.startswith("by-") and folder.name not in hashes and self._is_old(folder):
                 self._doomed.append(_Doomed("wheel", folder.name, folder))
         for name in ("by-content", "by-source"):
-            self._notes(self._home.wheels / name, lambda said: (self._home.wheels / said).parent)
+            self._notes(self._home.wheels / name, lambda said: (self._home.wheels / said).parent, digests)
 
-    def _built_from(self, sources: set[str]) -> set[str]:
-        """Return the wheels that were built from source archives which are needed."""
-        notes = [note for note in _entries(self._home.wheels / "by-source") if note.name.partition("-")[0] in sources]
-        return {_text(note).partition("/")[0] for note in notes}
+    def _built_from(self, sources: set[str], locks: set[str]) -> set[str]:
+        """Return the wheels that came with locks which are needed, for source archives that these name."""
+        notes = [note for note in _entries(self._home.wheels / "by-source") if lock_of_note(note.name) in locks]
+        return {_text(note).partition("/")[0] for note in notes if note.name.partition("-")[0] in sources}
 
-    def _notes(self, folder: Path, target: Callable[[str], Path]) -> None:
-        """Doom the notes whose target goes, or is gone."""
+    def _notes(self, folder: Path, target: Callable[[str], Path], locks: set[str] | None = None) -> None:
+        """Doom the notes whose target goes, or is gone, and those that count for none of the locks."""
         going = {each.path for each in self._doomed}
         for note in _entries(folder, hidden=True):
-            place = target(_text(note).strip() or "-")
-            if (place in going or not place.exists()) and self._is_old(note):
+            place, lock = target(_text(note).strip() or "-"), lock_of_note(note.name)
+            lost = bool(locks is not None and lock and lock not in locks)
+            if (lost or place in going or not place.exists()) and self._is_old(note):
                 self._doomed.append(_Doomed("lock" if folder.name == "by-input" else "wheel", note.name, note))
 
     def _is_old(self, path: Path) -> bool:

@@ -120,6 +120,8 @@ class CheckReport:
     """Of that, until a worker had started and imported the framework; 0 if it never did."""
     cpu_s: float = 0.0
     """Processor time that the worker used, whatever else the machine did; 0 if it never answered."""
+    memory_bytes: int = 0
+    """Memory of the worker after the run, without what is swapped out; 0 if it never answered."""
     code: str = ""
     """Code of what kept the check from being made; empty where the candidate answered."""
 

@@ -101,12 +101,14 @@ class Environments:
                 as_of_now=as_of_now,
             )
 
-    async def wheel(self, package: Path, content: str, python: str) -> LocalWheel:
+    async def wheel(self, package: Path, content: str, python: str, lock: str = "") -> LocalWheel:
         """Return the wheel of a local package with some content (see `content_digest`) for a range of Pythons.
 
-        Raises LocalPackageFailed, InterpreterMissing.
+        `lock` is the digest of the lock that it is for: a bundle may have brought a wheel with it. Raises
+        LocalPackageFailed, InterpreterMissing.
         """
-        return await self._wheels.build(package, content, await asyncio.to_thread(self.interpreters.find, python))
+        interpreter = await asyncio.to_thread(self.interpreters.find, python)
+        return await self._wheels.build(package, content, interpreter, lock)
 
     async def latest(self, releases: Sequence[tuple[str, Callable[[str], bool]]]) -> str | None:
         """Return the newest version on the index of the distributions that are named, among those admitted.
@@ -331,9 +333,14 @@ class Environments:
             assert claim is not None
             await asyncio.to_thread(self._clear_staging, id)
             async with self._staging(id) as staging:
-                build = Build(id, request, interpreter, staging, self._uv, self._wheels, claim, tell.report)
+                build = self._new_build(id, request, interpreter, staging, claim, tell)
                 candidate = await build.run(check, self._clock())
                 return activate(candidate, self._home.environment(id))
+
+    def _new_build(
+        self, id: str, request: EnvironmentRequest, interpreter: Interpreter, staging: Path, claim: int, tell: "_Tell"
+    ) -> Build:
+        return Build(id, request, interpreter, staging, self._uv, self._wheels, self._environ, claim, tell.report)
 
     async def _build_anew(
         self,
@@ -345,7 +352,7 @@ class Environments:
         check: Check | None,
     ) -> Environment:
         def build(staging: Path, claim: int) -> Build:
-            return Build(id, request, interpreter, staging, self._uv, self._wheels, claim, tell.report)
+            return self._new_build(id, request, interpreter, staging, claim, tell)
 
         def waiting() -> None:
             tell("waiting", 0, 0, "another process is building it")

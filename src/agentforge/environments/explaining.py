@@ -22,6 +22,7 @@ _MISSING = (
     re.compile(rf"there (?:is|are) no versions? of (?P<what>{_TERM})"),
     re.compile(rf"(?P<what>{_TERM}) was not found in the package registry"),
 )
+_ONLY = re.compile(rf"only (?P<what>{_TERM}) (?:is|are) available")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SHOWN = 3
 
@@ -41,8 +42,13 @@ class Claim:
     @property
     def text(self) -> str:
         """The wish in words."""
+        return f"{self.whose} wants `{self.wants}`"
+
+    @property
+    def whose(self) -> str:
+        """Who wishes it, in words."""
         whose = f"`{self.by}`" + (f" ({self.because})" if self.because else "") if self.by else self.because
-        return f"{whose or 'a requirement'} wants `{self.wants}`"
+        return whose or "a requirement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,8 @@ def explained(text: str, story: Story) -> ResolutionFailed:
     words = " ".join(text.split())
     claims = list(dict.fromkeys(_claims(words, story)))
     conflicts = _conflicts(claims)
-    missing = [] if conflicts else list(dict.fromkeys(_missing(words)))
-    parts = [f"no version of `{name}` suits all: {'; '.join(each.text for each in those)}" for name, those in conflicts]
+    missing = [] if conflicts else list(dict.fromkeys([*_missing(words), *_beyond(words, claims)]))
+    parts = [f"no version of `{name}` suits all: {_told(those)}" for name, those in conflicts]
     parts += [_absent(wanted, claims, story) for wanted in missing]
     details: dict[str, Any] = {
         "conflicts": [{"package": name, "wanted": [asdict(each) for each in those]} for name, those in conflicts],
@@ -137,26 +143,44 @@ def _name(term: str) -> str:
 
 
 def _bound(wants: str, story: Story) -> str:
-    plain = re.sub(r"\{[^}]*\}", "", wants)
-    return next((line for line in story.bounds if line.replace(" ", "") == plain), "")
+    """Return the bound that a term is, or is a part of: uv may tell the parts of `x>=1,<2` one by one."""
+    term = _requirement(re.sub(r"\{[^}]*\}", "", wants))
+    if term is None or not term.specifier:
+        return ""
+    for line in story.bounds:
+        bound = _requirement(line)
+        same = bound is not None and canonicalize_name(bound.name) == canonicalize_name(term.name)
+        if bound is not None and same and set(term.specifier) <= set(bound.specifier):
+            return line
+    return ""
+
+
+def _told(claims: Sequence[Claim]) -> str:
+    if len({each.whose for each in claims}) == 1:
+        return f"{claims[0].whose} wants both {' and '.join(f'`{each.wants}`' for each in claims)}"
+    return "; ".join(each.text for each in claims)
 
 
 def _conflicts(claims: Iterable[Claim]) -> list[tuple[str, list[Claim]]]:
-    """Return the packages that are wanted in different versions by different parties."""
+    """Return the packages that are wanted in different versions: by different parties, or else by one itself."""
     by_package: dict[str, list[Claim]] = {}
     for claim in claims:
         if claim.wants.rstrip("*") != claim.package:
             by_package.setdefault(claim.package, []).append(claim)
-    return [
-        (package, those)
-        for package, those in by_package.items()
-        if len({each.wants for each in those}) > 1 and len({(each.by, each.because) for each in those}) > 1
-    ]
+    several = [(package, those) for package, those in by_package.items() if len({each.wants for each in those}) > 1]
+    between = [each for each in several if len({(claim.by, claim.because) for claim in each[1]}) > 1]
+    return between or [each for each in several if not any(claim.by for claim in each[1])]
 
 
 def _missing(words: str) -> Iterator[str]:
     for pattern in _MISSING:
         yield from (found["what"].rstrip(".") for found in pattern.finditer(words))
+
+
+def _beyond(words: str, claims: Sequence[Claim]) -> Iterator[str]:
+    """Yield what is wanted of packages of which the index has other versions only."""
+    for found in _ONLY.finditer(words):
+        yield from (each.wants for each in claims if each.package == _name(found["what"]))
 
 
 def _absent(wanted: str, claims: Sequence[Claim], story: Story) -> str:

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from agentforge.config.trust import tls_context
 from agentforge.environments.index import Index, default_of_uv
 from agentforge.environments.interpreters import Interpreter
-from agentforge.environments.lock import LockedPackage
+from agentforge.environments.lock import Lock, LockedPackage
 from agentforge.environments.wheels import Wheels, rank_of
 from agentforge.errors.environments import IndexUnreachable, InstallFailed
 from agentforge.errors.keeping import PackageFileMissing
@@ -28,13 +28,15 @@ from agentforge.errors.keeping import PackageFileMissing
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["FetchedWheel", "Fetcher"]
+__all__ = ["FetchedWheel", "Fetcher", "indexed"]
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
 _TIMEOUT_S = 120.0
+_QUESTION_S = 15.0
 _ATTEMPTS = 3
 _AT_ONCE = 6
 _CHUNK = 1 << 20
+_YES = {"1", "true", "yes", "on", "y", "t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +83,19 @@ class Fetcher:
     ) -> None:
         await self._stack.aclose()
 
-    async def fetch(
-        self, packages: Sequence[LockedPackage], interpreter: Interpreter, done: Callable[[str], None]
-    ) -> list[FetchedWheel]:
-        """Return the wheels of packages for an interpreter of this machine; `done` is told the name of each.
+    async def fetch(self, lock: Lock, interpreter: Interpreter, done: Callable[[str], None]) -> list[FetchedWheel]:
+        """Return the wheels of a lock's packages for an interpreter of this machine; `done` is told the name of each.
 
         Raises PackageFileMissing, IndexUnreachable, InstallFailed (a source archive that can't be built).
         """
 
         async def one(package: LockedPackage) -> FetchedWheel:
             async with self._room:
-                wheel = await self._wheel(package, interpreter)
+                wheel = await self._wheel(package, lock.digest, interpreter)
             done(package.name)
             return wheel
 
-        tasks = [asyncio.create_task(one(package)) for package in packages]
+        tasks = [asyncio.create_task(one(package)) for package in lock.packages_for(interpreter.markers)]
         try:
             return await asyncio.gather(*tasks)
         finally:
@@ -103,16 +103,31 @@ class Fetcher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _wheel(self, package: LockedPackage, interpreter: Interpreter) -> FetchedWheel:
-        known = await asyncio.to_thread(self._wheels.find, package.hashes, interpreter)
+    async def has_wheel(self, package: LockedPackage, interpreter: Interpreter) -> bool:
+        """Whether an index lists a wheel that a lock names and that fits; False where that can't be asked."""
+        try:
+            async with asyncio.timeout(_QUESTION_S), self._room:
+                return bool(_ranked(await self._named(package), interpreter))
+        except (IndexUnreachable, PackageFileMissing, TimeoutError):
+            return False
+
+    async def _wheel(self, package: LockedPackage, lock: str, interpreter: Interpreter) -> FetchedWheel:
+        known = await asyncio.to_thread(self._wheels.find, package, interpreter)
         if known is not None:
-            source = "" if known.digest in package.hashes else self._source_of(package, interpreter)
-            return FetchedWheel(package, known.file, known.digest, source)
-        files = [file for file in await self._listed(package.name) if file.digest in package.hashes]
-        ranked = [(rank, file) for file in files if (rank := rank_of(file.name, interpreter)) is not None]
+            return FetchedWheel(package, known.file, known.digest)
+        origin, built = await asyncio.to_thread(self._wheels.built, package, lock, interpreter)
+        try:
+            files = await self._named(package)
+        except (IndexUnreachable, PackageFileMissing):
+            if built is None:
+                raise
+            files = []
+        ranked = _ranked(files, interpreter)
         if ranked:
             file = min(ranked, key=lambda each: (each[0], each[1].name))[1]
             return FetchedWheel(package, await self._download(file), file.digest)
+        if built is not None:
+            return FetchedWheel(package, built.file, built.digest, origin)
         archive = next((file for file in files if not file.name.endswith(".whl")), None)
         if archive is None:
             raise PackageFileMissing(
@@ -120,9 +135,6 @@ class Fetcher:
                 f"that fits Python {interpreter.version} on this machine"
             )
         return await self._built(package, archive, interpreter)
-
-    def _source_of(self, package: LockedPackage, interpreter: Interpreter) -> str:
-        return next(each for each in package.hashes if self._wheels.note_of_source(each, interpreter).is_file())
 
     async def _built(self, package: LockedPackage, archive: _Found, interpreter: Interpreter) -> FetchedWheel:
         source = await self._download(archive)
@@ -144,6 +156,9 @@ class Fetcher:
         if found != file.digest:
             raise InstallFailed(f"`{file.name}` does not have the hash that the lock and the index name: got `{found}`")
         return part.rename(target)
+
+    async def _named(self, package: LockedPackage) -> list[_Found]:
+        return [file for file in await self._listed(package.name) if file.digest in package.hashes]
 
     async def _listed(self, name: str) -> list[_Found]:
         """Return the files of a package on all indexes, those of the first ones first."""
@@ -170,9 +185,24 @@ class Fetcher:
                     if answer.status < 400:
                         return await read(answer)
                     reason = f"it answered {answer.status}"
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
                 reason = str(error) or type(error).__name__
         raise IndexUnreachable(f"`{what}` can't be had from `{Index(url).shown}`: {reason}")
+
+
+async def indexed(
+    environ: Mapping[str, str], wheels: Wheels, packages: Sequence[LockedPackage], interpreter: Interpreter
+) -> set[str]:
+    """Return the names of the packages of which an index has a locked wheel that fits; none where it can't be asked."""
+    if not packages or any(environ.get(name, "").lower() in _YES for name in ("UV_OFFLINE", "UV_NO_INDEX")):
+        return set()
+    async with Fetcher(environ, wheels, Path()) as fetcher:
+        found = await asyncio.gather(*(fetcher.has_wheel(each, interpreter) for each in packages))
+    return {package.name for package, has in zip(packages, found, strict=True) if has}
+
+
+def _ranked(files: Sequence[_Found], interpreter: Interpreter) -> list[tuple[int, _Found]]:
+    return [(rank, file) for file in files if (rank := rank_of(file.name, interpreter)) is not None]
 
 
 async def _saved(answer: "aiohttp.ClientResponse", target: Path) -> str:

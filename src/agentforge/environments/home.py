@@ -9,7 +9,8 @@ projects/<digest>.json                           the projects that use this fold
 locks/<digest>.txt, locks/by-input/<digest>      lock texts, and which one some requirements resolved to
 wheels/<digest>/                                 wheels of local packages and of imported bundles
 wheels/by-content/<digest>-<python>              which wheel the content of a local package was built to
-wheels/by-source/<digest>-<python>               which wheel the source archive that a lock names was built to
+wheels/by-content/<digest>-<lock>-<python>       the same, as a bundle brought it with a lock
+wheels/by-source/<digest>-<lock>-<python>        which wheel a bundle brought for a source archive that its lock names
 """
 
 import contextlib
@@ -23,10 +24,11 @@ import platformdirs
 
 from agentforge.errors.environments import DiskFull, HomeNotWritable
 
-__all__ = ["Home", "data_home", "storage_errors", "touched", "write_atomically"]
+__all__ = ["CLOSED", "Home", "data_home", "storage_errors", "touched", "write_atomically"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+"""What the operating system says of a place where one may not write."""
 
 
 def data_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -92,7 +94,7 @@ def storage_errors(home: Path) -> Iterator[None]:
         place = error.filename or home
         if error.errno in _FULL:
             raise DiskFull(f"The disk is full: `{place}` can't be written") from error
-        if error.errno in _CLOSED:
+        if error.errno in CLOSED:
             raise HomeNotWritable(f"`{place}` can't be written: {error.strerror}") from error
         raise
 

@@ -51,6 +51,12 @@ class Lock:
         lines = self.text.replace("\\\n", " ").splitlines()
         return tuple(_package(found) for line in lines if (found := _PIN.match(line)))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has nothing but packages with hashes: no option, no file, no address."""
+        lines = [line for line in self.text.replace("\\\n", " ").splitlines() if line.strip()]
+        return len(lines) == len(self.packages) and all(package.hashes for package in self.packages)
+
     def packages_for(self, markers: Mapping[str, str]) -> tuple[LockedPackage, ...]:
         """The packages that an interpreter with these marker values gets."""
         values = dict(markers)

@@ -20,13 +20,13 @@ from agentforge.environments.bundle import BundledEnvironment, BundledPackage, B
 from agentforge.environments.collecting import delete
 from agentforge.environments.environment import BuildProgress, EnvironmentRequest, Progress
 from agentforge.environments.fetching import FetchedWheel, Fetcher
-from agentforge.environments.home import Home, storage_errors, touched, write_atomically
+from agentforge.environments.home import Home, storage_errors, write_atomically
 from agentforge.environments.interpreters import Interpreter, Interpreters
 from agentforge.environments.lock import Lock
 from agentforge.environments.project_lock import LockEntry
-from agentforge.environments.wheels import Wheels, rank_of
+from agentforge.environments.wheels import Wheels, is_wheel_for, rank_of
 from agentforge.errors.environments import InterpreterMissing
-from agentforge.errors.keeping import BundleNotWritten, BundleUnfit
+from agentforge.errors.keeping import BundleInvalid, BundleNotWritten, BundleUnfit
 
 __all__ = ["Exported", "Imported", "Moving"]
 
@@ -93,7 +93,7 @@ class Moving:
             progress(BuildProgress(entry.request, "downloading", fetched, len(packages), name))
 
         progress(BuildProgress(entry.request, "downloading", 0, len(packages), "downloading"))
-        wheels = await fetcher.fetch(packages, interpreter, done)
+        wheels = await fetcher.fetch(request.lock, interpreter, done)
         progress(BuildProgress(entry.request, "ready", len(packages), len(packages), "ready"))
         bundled = BundledEnvironment(
             request=entry.request,
@@ -109,21 +109,22 @@ class Moving:
                     each.package.version,
                     _entry_of(each),
                     each.source or None,
-                    self._contents(each, entry.requirements, interpreter),
+                    self._contents(each, exported, interpreter),
                 )
                 for each in sorted(wheels, key=lambda each: (each.package.name, each.package.version))
             ),
         )
         return bundled, wheels
 
-    def _contents(self, wheel: FetchedWheel, requirements: Sequence[str], interpreter: Interpreter) -> tuple[str, ...]:
+    def _contents(self, wheel: FetchedWheel, exported: Exported, interpreter: Interpreter) -> tuple[str, ...]:
         """Return which contents of local packages were built to a wheel: another build might give other bytes."""
-        found = []
-        for content in filter(None, map(content_of, requirements)):
-            with contextlib.suppress(FileNotFoundError):
-                note = self._wheels.note_of_content(content, interpreter).read_text(encoding="utf-8")
-                if note.startswith(f"{wheel.digest}/"):
-                    found.append(content)
+        found = set()
+        for content in filter(None, map(content_of, exported.entry.requirements)):
+            for lock in ("", exported.request.lock.digest):
+                with contextlib.suppress(FileNotFoundError):
+                    note = self._wheels.note_of_content(content, interpreter, lock).read_text(encoding="utf-8")
+                    if note.startswith(f"{wheel.digest}/"):
+                        found.add(content)
         return tuple(sorted(found))
 
     def take(self, file: Path, approve: Callable[[Imported], object] = lambda _: None) -> list[Imported]:
@@ -144,6 +145,8 @@ class Moving:
                     _, digest, filename = name.split("/")
                     (staging / digest).mkdir(exist_ok=True)
                     bundle.extract(name, staging / digest / filename)
+                for each, interpreter in zip(bundle.manifest.environments, interpreters, strict=True):
+                    _require_wheels(each, staging, interpreter)
                 self._place(staging, names)
                 for each, interpreter in zip(bundle.manifest.environments, interpreters, strict=True):
                     self._note(each, interpreter)
@@ -165,14 +168,13 @@ class Moving:
             _, digest, filename = name.split("/")
             target = self._home.wheels / digest / filename
             target.parent.mkdir(exist_ok=True)
-            if not touched(target):
-                (staging / digest / filename).replace(target)
+            (staging / digest / filename).replace(target)  # its bytes were looked at, those that are there were not
 
     def _note(self, environment: BundledEnvironment, interpreter: Interpreter) -> None:
         for package in environment.packages:
-            notes = [self._wheels.note_of_content(each, interpreter) for each in package.contents]
+            notes = [self._wheels.note_of_content(each, interpreter, environment.lock) for each in package.contents]
             if package.source is not None:
-                notes.append(self._wheels.note_of_source(package.source, interpreter))
+                notes.append(self._wheels.note_of_source(package.source, environment.lock, interpreter))
             for note in notes:
                 write_atomically(note, package.wheel.removeprefix("wheels/") + "\n")
 
@@ -208,6 +210,14 @@ class Moving:
                     hint=f"Export it with Python {interpreter.version}.",
                 )
         return interpreter
+
+
+def _require_wheels(environment: BundledEnvironment, staging: Path, interpreter: Interpreter) -> None:
+    """Refuse what is named like a wheel for this machine and is none: other locks may name its hash, too."""
+    for package in environment.packages:
+        entry = package.wheel
+        if not is_wheel_for(staging / entry.removeprefix("wheels/"), interpreter):
+            raise BundleInvalid(f"`{entry}` is no wheel for this machine, whatever its name says", place=entry)
 
 
 def _require_writable(target: Path) -> None:

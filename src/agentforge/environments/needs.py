@@ -12,14 +12,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from agentforge.config import STATE_DIR
 from agentforge.environments.environment import Environment
-from agentforge.environments.project_lock import LOCK_FILE, LockEntry, ProjectLock
+from agentforge.environments.project_lock import LOCK_FILE, TOOLS, LockEntry, ProjectLock
 from agentforge.errors import AgentForgeError
 from agentforge.errors.keeping import ProjectUnreadable
 from agentforge.store import unfinished_specs
 
 __all__ = ["Need", "Needs", "needs_of"]
-
-TOOLS = "tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +98,13 @@ def _locked(root: Path) -> Iterator[Need]:
 
 
 def _of_entry(root: Path, entry: LockEntry) -> Need:
-    tools = entry.framework == TOOLS
     return Need(
         project=root,
         by="lock",
         name=f"{entry.request}#{entry.generation}",
-        framework=None if tools else entry.framework,
+        framework=None if entry.framework == TOOLS else entry.framework,
         release=entry.release,
-        python=f"=={entry.python}.*" if tools else entry.python,
+        python=entry.pythons,
         lock=entry.lock,
         text=entry.text,
     )

@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from agentforge.errors.environments import (
     HomeNotWritable,
     IndexUnreachable,
     InstallFailed,
+    LocalPackageFailed,
     ResolutionFailed,
     UvMissing,
 )
 from agentforge.errors.keeping import PackageBuildFailed
 
-__all__ = ["Uv", "UvRun", "explanation", "failure", "uv_environment", "uv_program"]
+__all__ = ["Uv", "UvRun", "explanation", "failure", "uv_environment", "uv_program", "without_secrets"]
 
 # What a person may have set to reach an index, to keep a cache, or to compile a source distribution.
 # Everything else (VIRTUAL_ENV, UV_PYTHON, UV_EXCLUDE_NEWER, PYTHONPATH, ...) would change what gets built.
@@ -41,9 +42,16 @@ _PASSED = frozenset(
     """.split()  # noqa: SIM905  a list of names, not of quotes
 )
 _CREDENTIALS = re.compile(r"UV_INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)")
-_TALK = re.compile(r"^\s*(DEBUG|TRACE|INFO|WARN)\b|^warning:|^Using Python |^Resolved \d|^\s*Download(ing|ed) ")
+_TALK = re.compile(r"(DEBUG|TRACE|INFO|WARN)\b|warning:|Using Python |Resolved \d| ?Download(ing|ed) ")
+# Not indented: the output of a package's build is, within the error that uv says last.
 _BUILD = re.compile(r"Failed to (?:download and )?build `([^`\s]+)`")
+_VERDICT = re.compile(r"error: | {0,2}× ")
+_QUOTE = re.compile(r"\s*\[std(?:err|out)\]\s*")
+_BEGUN = "Building wheel..."
+_USER = re.compile(r"://[^\s/@]+@")
+_QUERY = re.compile(r"(\w://[^\s?#`)]+)\?[^\s`)]+")
 _EXPLANATION_LINES = 24
+_LAST_LINES = 8
 _GRACE_S = 5.0
 
 _DISK = ("No space left on device", "Disk quota exceeded")
@@ -55,6 +63,8 @@ _NETWORK = (
     "Could not connect",
     "operation timed out",
     "Network connectivity is disabled",
+    "the network was disabled",
+    "lack of valid authentication credentials",
     "HTTP status server error",
 )
 
@@ -149,11 +159,38 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def explanation(stderr: str) -> str:
-    """Return what uv says about a failure, without its talk, at most a screenful."""
-    lines = [line for line in stderr.splitlines() if line.strip() and not _TALK.search(line)]
-    if len(lines) > _EXPLANATION_LINES:
-        lines = [*lines[: _EXPLANATION_LINES - 1], "..."]
+    """Return what uv says about a failure, at most a screenful: no talk, no credentials."""
+    lines = _verdict(_without_talk(without_secrets(stderr).splitlines()))
+    if len(lines) > _EXPLANATION_LINES:  # what failed stands first, why it did often last
+        lines = [*lines[: _EXPLANATION_LINES - _LAST_LINES - 1], "...", *lines[-_LAST_LINES:]]
     return "\n".join(lines).removeprefix("error: ")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses hold no user, password or query, which may be a signature."""
+    return _QUERY.sub(r"\1?...", _USER.sub("://", text))
+
+
+def _without_talk(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that are no talk; an indented line belongs to the one before it."""
+    talk = False
+    for line in lines:
+        if _TALK.match(line):
+            talk = True
+        elif line.strip():
+            talk = talk and line[0].isspace() and not _VERDICT.match(line)
+            if not talk:
+                yield line
+
+
+def _verdict(lines: Iterable[str]) -> list[str]:
+    """Return the lines from the last one that starts an error of uv's own; all if none does."""
+    kept: list[str] = []
+    for line in lines:
+        if _VERDICT.match(line):
+            kept.clear()
+        kept.append(line)
+    return kept
 
 
 def failure(stderr: str, what: str, otherwise: type[AgentForgeError] = InstallFailed) -> AgentForgeError:
@@ -167,16 +204,27 @@ def failure(stderr: str, what: str, otherwise: type[AgentForgeError] = InstallFa
     elif any(sign in text for sign in _WRITE):
         kind = HomeNotWritable
     elif kind in (InstallFailed, ResolutionFailed) and (found := _BUILD.search(stderr)):
+        said = without_secrets(stderr)
         return PackageBuildFailed(
-            f"{what} failed: `{found[1]}` has no wheel for this Python and could not be built: {_last_words(stderr)}",
+            f"{what} failed: `{found[1]}` has no wheel for this Python and could not be built: "
+            f"{_last_words(said) or 'the build said nothing'}",
             package=found[1],
-            output=stderr,
+            output=said,
         )
-    return kind(f"{what} failed: {text}")
+    words = without_secrets(_last_words(stderr)) if kind is LocalPackageFailed else ""
+    return kind(f"{what} failed: {words}\n{text}" if words else f"{what} failed: {text}")
 
 
 def _last_words(stderr: str) -> str:
-    """Return the last line that a package's build said: of a traceback the error."""
-    said = re.split(r"^\s*\[std(?:err|out)\]\s*$", stderr, flags=re.MULTILINE)[-1]
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.lstrip().startswith("hint:")]
-    return lines[-1] if lines else "the build said nothing"
+    """Return the last line that a package's build said, of a traceback the error; "" if it said nothing.
+
+    `uv build` lets a build speak before its own verdict; other commands quote it below theirs.
+    """
+    lines = stderr.splitlines()
+    quoted = [place for place, line in enumerate(lines) if _QUOTE.fullmatch(line)]
+    if quoted:
+        said = [line for line in lines[quoted[-1] + 1 :] if not line.lstrip().startswith("hint:")]
+    else:
+        verdicts = [place for place, line in enumerate(lines) if _VERDICT.match(line)]
+        said = [line for line in _without_talk(lines[: verdicts[-1] if verdicts else 0]) if line != _BEGUN]
+    return next((line.strip() for line in reversed(said) if line.strip()), "")

@@ -5,23 +5,28 @@ the folder changes, and a changed folder gives another wheel.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.tags import Tag, parse_tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from agentforge.environments.home import Home, storage_errors, touched, write_atomically
 from agentforge.environments.interpreters import Interpreter
+from agentforge.environments.lock import Lock, LockedPackage
 from agentforge.environments.uv import Uv, failure
 from agentforge.errors.environments import LocalPackageFailed
 
-__all__ = ["LocalWheel", "Wheels", "content_digest", "rank_of"]
+__all__ = ["LocalWheel", "Wheels", "content_digest", "is_wheel_for", "lock_of_note", "rank_of"]
 
 MAX_FILES = 5000
 _LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist"})
@@ -30,6 +35,8 @@ _LINE = re.compile(
     re.MULTILINE,
 )
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_LOCK_OF_NOTE = re.compile(r".+-([0-9a-f]{64})-py\d+")
+_WHEEL_BYTES = 1 << 16
 # Archives made from the same files should be the same, byte for byte: no time of today gets into them.
 _SAME_BYTES = {"SOURCE_DATE_EPOCH": "315532800"}
 
@@ -52,33 +59,47 @@ class LocalWheel:
 
 
 class Wheels:
-    """The wheels below the data folder: `wheels/<digest>/<file>`, and `wheels/by-content/<content>-<python>`."""
+    """The wheels below the data folder: `wheels/<digest>/<file>`, and notes of what some of them were built from.
+
+    A note that a bundle brought names the lock that it came with, and counts for no other: whoever wrote the bundle
+    could have built anything.
+    """
 
     def __init__(self, home: Home, uv: Uv) -> None:
         self._home, self._uv = home, uv
 
-    async def build(self, package: Path, content: str, interpreter: Interpreter) -> LocalWheel:
+    async def build(self, package: Path, content: str, interpreter: Interpreter, lock: str = "") -> LocalWheel:
         """Return the wheel of a package (a folder, a source archive, a wheel) for a Python; built unless it was.
 
-        `content` is its `content_digest`. Raises LocalPackageFailed with what the build said.
+        `content` is its `content_digest`; `lock` the digest of the lock that it is for, which may have come with a
+        wheel of it. Raises LocalPackageFailed with what the build said.
         """
         note = self.note_of_content(content, interpreter)
-        known = await asyncio.to_thread(self._noted, note)
-        if known is not None:
-            return known
+        for each in (self.note_of_content(content, interpreter, lock), note) if lock else (note,):
+            known = await asyncio.to_thread(self._noted, each)
+            if known is not None:
+                return known
         with storage_errors(self._home.path), tempfile.TemporaryDirectory(prefix="agentforge-wheel-") as folder:
             file = await self._made(package, interpreter, Path(folder))
             wheel = await asyncio.to_thread(self._kept, package, file)
             write_atomically(note, f"{wheel.digest}/{wheel.file.name}\n")
         return wheel
 
-    def addressed(self, lock: str, interpreter: Interpreter) -> str:
-        """Return a lock's text for uv: packages whose wheel is here by its file, all else as it is."""
+    def addressed(self, lock: str, interpreter: Interpreter, indexed: Collection[str] = ()) -> str:
+        """Return a lock's text for uv: packages whose wheel is here by its file, all else as it is.
+
+        Of the packages `indexed` the index has a wheel that the lock names: none that was built takes its place.
+        """
         if not self._home.wheels.is_dir():
             return lock
+        digest = Lock(lock).digest
 
         def with_address(found: re.Match[str]) -> str:
-            wheel = self.find(_HASH.findall(found["hashes"]), interpreter)
+            name, hashes = canonicalize_name(found["name"]), tuple(_HASH.findall(found["hashes"]))
+            package = LockedPackage(name, found["version"], hashes=hashes)
+            wheel = self.find(package, interpreter)
+            if wheel is None and name not in indexed:
+                _, wheel = self.built(package, digest, interpreter)
             if wheel is None:
                 return found[0]
             # Of a file uv takes no other hash than its own.
@@ -86,25 +107,42 @@ class Wheels:
 
         return _LINE.sub(with_address, lock)
 
-    def find(self, hashes: Sequence[str], interpreter: Interpreter) -> LocalWheel | None:
-        """Return the best wheel that is here of those that a lock names: itself, or built from the archive it names."""
-        found = []
-        for digest in hashes:
-            files = [*(self._home.wheels / digest).glob("*.whl")]
-            note = self.note_of_source(digest, interpreter)
-            if note.is_file():
-                files.append(self._home.wheels / note.read_text(encoding="utf-8").strip())
-            found += [(rank, file) for file in files if (rank := rank_of(file.name, interpreter)) is not None]
-        known = sorted((rank, file) for rank, file in found if file.is_file())
-        return _wheel(known[0][1], known[0][1].parent.name) if known else None
+    def find(self, package: LockedPackage, interpreter: Interpreter) -> LocalWheel | None:
+        """Return the best wheel that is here of those that a lock names itself."""
+        files = (file for digest in package.hashes for file in (self._home.wheels / digest).glob("*.whl"))
+        return _best(files, package, interpreter)
 
-    def note_of_source(self, digest: str, interpreter: Interpreter) -> Path:
-        """File that says which wheel a source archive was built to."""
-        return self._home.wheels / "by-source" / f"{digest}-{interpreter.tag}"
+    def built(self, package: LockedPackage, lock: str, interpreter: Interpreter) -> tuple[str, LocalWheel | None]:
+        """Return a wheel that came with a lock (its digest), and the source archive named there that it was built from.
 
-    def note_of_content(self, content: str, interpreter: Interpreter) -> Path:
-        """File that says which wheel the content of a local package was built to."""
-        return self._home.wheels / "by-content" / f"{content}-{interpreter.tag}"
+        The lock does not name this wheel: one that it names goes before, here or on the index.
+        """
+        for source in package.hashes:
+            with contextlib.suppress(FileNotFoundError):
+                note = self.note_of_source(source, lock, interpreter).read_text(encoding="utf-8")
+                wheel = _best([self._home.wheels / note.strip()], package, interpreter)
+                if wheel is not None:
+                    return source, wheel
+        return "", None
+
+    def only_built(self, lock: Lock, interpreter: Interpreter) -> list[LockedPackage]:
+        """Return the packages of a lock of which a built wheel is here, and none that the lock names."""
+        if not (self._home.wheels / "by-source").is_dir():
+            return []
+        return [
+            package
+            for package in lock.packages_for(interpreter.markers)
+            if self.find(package, interpreter) is None and self.built(package, lock.digest, interpreter)[1]
+        ]
+
+    def note_of_source(self, source: str, lock: str, interpreter: Interpreter) -> Path:
+        """File that says which wheel a lock's bundle had for a source archive that the lock names."""
+        return self._home.wheels / "by-source" / f"{source}-{lock}-{interpreter.tag}"
+
+    def note_of_content(self, content: str, interpreter: Interpreter, lock: str = "") -> Path:
+        """File that says which wheel the content of a local package was built to, here or for the bundle of a lock."""
+        scope = f"{content}-{lock}" if lock else content
+        return self._home.wheels / "by-content" / f"{scope}-{interpreter.tag}"
 
     async def from_source(self, archive: Path, interpreter: Interpreter, folder: Path) -> Path:
         """Build the wheel of a source archive of an index. Raises PackageBuildFailed with its last words."""
@@ -160,6 +198,37 @@ def rank_of(filename: str, interpreter: Interpreter) -> int | None:
     except InvalidWheelFilename:
         return None
     return min((rank for tag in tags if (rank := interpreter.supported.get(tag)) is not None), default=None)
+
+
+def lock_of_note(name: str) -> str:
+    """Return the digest of the lock that a note counts for, by the note's name; empty where it counts for all."""
+    found = _LOCK_OF_NOTE.fullmatch(name)
+    return found[1] if found else ""
+
+
+def is_wheel_for(file: Path, interpreter: Interpreter) -> bool:
+    """Whether the bytes of a file are those of a wheel that fits an interpreter, whatever the file's name says."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            (place,) = (name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/WHEEL", name))
+            with archive.open(place) as stream:
+                text = stream.read(_WHEEL_BYTES).decode()
+    except Exception:  # what zipfile raises for bytes that are no archive has no end
+        return False
+    return any(tag in interpreter.supported for line in text.splitlines() for tag in _tags(line))
+
+
+def _tags(line: str) -> frozenset[Tag]:
+    key, _, value = line.partition(":")
+    return parse_tag(value.strip()) if key == "Tag" and value.count("-") == 2 else frozenset()
+
+
+def _best(files: Iterable[Path], package: LockedPackage, interpreter: Interpreter) -> LocalWheel | None:
+    """Return the wheel of a package that fits best, by its name; what a folder of wheels holds may be any package's."""
+    found = [(rank, file) for file in files if (rank := rank_of(file.name, interpreter)) is not None and file.is_file()]
+    wheels = (_wheel(file, file.parent.name) for _, file in sorted(found))
+    version = Version(package.version)
+    return next((each for each in wheels if (each.name, Version(each.version)) == (package.name, version)), None)
 
 
 def _only_wheel(folder: Path) -> Path:

@@ -22,6 +22,7 @@ __all__ = [
     "PinMoved",
     "ProbeFailed",
     "ProjectLockInvalid",
+    "ProjectNotWritable",
     "RebuildImpossible",
     "ReleaseNotInIndex",
     "RequestAmbiguous",
@@ -253,6 +254,18 @@ class PinMoved(AgentForgeError):
     origin: ClassVar[Origin] = "user"
     http_status = 409
     default_hint = "Start the update again."
+
+
+class ProjectNotWritable(AgentForgeError):
+    """The project's `agentforge.lock` can't be written."""
+
+    code = "AF328"
+    origin: ClassVar[Origin] = "user"
+    http_status = 409
+    default_hint = (
+        "Give your user the right to write the project's folder and the file; where nobody may write, name requests "
+        "that the file already has."
+    )
 
 
 class EnvironmentBroken(AgentForgeError):
