@@ -1,5 +1,8 @@
 """What changes agentforge.toml by program, what explains a conflict, and when a deprecation counts."""
 
+import contextlib
+import errno
+import os
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -14,11 +17,12 @@ from agentforge.config.requirement import local_package
 from agentforge.config.toml_edit import add_table, edit, remove_table, set_value
 from agentforge.engine.catalogue_files import CatalogueFiles
 from agentforge.engine.project_agents import agents_of
+from agentforge.engine.tuning import unknown_frameworks
 from agentforge.environments.explaining import Story, explained
 from agentforge.environments.wheels import content_digest
 from agentforge.errors.config import ConfigError, NotEditableError
-from agentforge.errors.frameworks import NotRegistered, ReleaseEnded
-from agentforge.frameworks import Catalogue, deprecation_of, require_usable
+from agentforge.errors.frameworks import ManifestInvalid, NotRegistered, ReleaseEnded
+from agentforge.frameworks import Broken, Catalogue, deprecation_of, require_usable
 from agentforge.frameworks.examples import examples_of, shipped_examples
 
 TOMLS = [
@@ -77,6 +81,25 @@ def test_a_file_that_can_not_be_changed_by_program_stays_as_it_is(tmp_path: Path
         files.undeprecate("x@2")
 
 
+def test_a_file_that_can_not_be_written_is_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:  # as a file system that is mounted read-only does
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(NotEditableError, match=r"agentforge.toml` can't be written: Read-only file system"):
+        edit(tmp_path / "agentforge.toml", lambda text: "a = 1\n", lambda data: data.update(a=1))
+
+
+def test_a_file_that_is_nested_too_deeply_is_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "agentforge.toml"
+    file.write_text("a = " + "[" * 300 + "]" * 300 + "\n")
+    with contextlib.suppress(NotEditableError):
+        edit(file, lambda text: text + "b = 1\n", lambda data: data.update(b=1))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -103,6 +126,21 @@ def test_what_a_project_says_wrongly_of_frameworks_is_refused(tmp_path: Path, te
         load_project(tmp_path, {})
     assert words in f"{caught.value.message} {caught.value.hint}"
     assert "sk-1" not in str(caught.value.info())
+
+
+@pytest.mark.feature("AF-005")
+def test_what_is_set_of_a_framework_that_there_is_not_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "agentforge.toml").write_text(
+        '[frameworks.langchian]\npins = ["openai<2"]\n[frameworks.broken]\n[frameworks.crewai]\n'
+        "[limits.frameworks.crewia]\nprocesses = 50\n[queue.frameworks]\nlangchain = 3\n"
+    )
+    invalid = Broken("broken", tmp_path, "folder", ManifestInvalid("no"))
+    manifests = [Catalogue.discover().get(name) for name in ("langchain", "crewai")]
+    found = list(unknown_frameworks(load_project(tmp_path, {}).config, Catalogue(manifests, broken=[invalid])))
+    assert [(each.split("`")[1], each.split("`")[3], each.split("`")[5]) for each in found] == [
+        ("[frameworks]", "langchian", "langchain"),
+        ("[limits.frameworks]", "crewia", "crewai"),
+    ]
 
 
 def test_settings_of_a_framework_may_come_from_variables(tmp_path: Path) -> None:
@@ -170,6 +208,45 @@ def test_a_bound_that_uv_names_as_a_dependency_is_told_as_the_projects() -> None
         ("crewai==0.86.0", "openai>=1.13.3", "the framework itself"),
         ("", "openai<1", "pins"),
     ]
+
+
+PINS = "`[frameworks.kit] pins` of the project"
+
+
+@pytest.mark.parametrize(
+    ("words", "bounds", "said"),
+    [
+        (
+            "all versions of kit depend on companion<4 and companion>=5, we can conclude that all versions of kit "
+            "cannot be used. And because you require kit==1.1, we",
+            ["companion<4", "companion>=5"],
+            f"no version of `companion` suits all: {PINS} wants both `companion<4` and `companion>=5`",
+        ),
+        (
+            "kit==1.1 depends on companion<1.8 and companion>=2, which are incompatible and you require kit==1.1, we",
+            ["companion>=2,<1.8"],
+            f"no version of `companion` suits all: {PINS} wants both `companion<1.8` and `companion>=2`",
+        ),
+        (
+            "you require companion<1.8 and companion>=2, we",
+            ["companion<1.8", "companion>=2"],
+            f"no version of `companion` suits all: {PINS} wants both `companion<1.8` and `companion>=2`",
+        ),
+        (
+            "only companion<=2.0 is available and all versions of kit depend on companion>=5, we can conclude that "
+            "all versions of kit cannot be used. And because you require kit==1.1, we",
+            ["companion>=5"],
+            f"the index has no `companion>=5`; it comes from {PINS}",
+        ),
+    ],
+)
+def test_pins_that_nothing_satisfies_are_told_as_the_projects(words: str, bounds: list[str], said: str) -> None:
+    roles = {"kit==1.1": "the framework itself", **dict.fromkeys(bounds, PINS)}
+    text = f"Because {words} can conclude that your requirements are unsatisfiable."
+    error = explained(text, Story("kit==1.1", roles, ["kit==1.1"], bounds))
+    assert error.message == f"Resolving kit==1.1 failed: {said}"
+    for bound in bounds:
+        assert f"`{bound}` ({PINS})" in error.hint
 
 
 @given(st.text(alphabet="abc <>=,.and dependsonyourequire0123456789", max_size=300))

@@ -302,7 +302,7 @@ def test_the_published_schema_takes_every_shipped_manifest() -> None:
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ManifestInvalid, match="can't be read"):
+    with pytest.raises(ManifestInvalid, match="does not exist, nor does its folder"):
         Catalogue.discover([tmp_path / "nothing"])
 
 

@@ -37,7 +37,7 @@ def compat_routes(engine: Engine) -> APIRouter:
 
     @cache
     def compat() -> Compat:  # made with the first request: the API is described without an engine
-        return Compat(engine.provision, engine.store, engine.project.state_dir / "compat", time.time)
+        return Compat(engine.provision, engine.builds, engine.store, engine.project.state_dir / "compat", time.time)
 
     @routes.post(
         "",

@@ -17,6 +17,7 @@ from agentforge.api.keeping_routes import needed_by
 from agentforge.api.progress_stream import Report, build_report, progress_stream
 from agentforge.api.sse import MEDIA_TYPE
 from agentforge.engine import Engine, Submission
+from agentforge.engine.building import build, rebuild
 from agentforge.environments import Environment
 from agentforge.lifecycle import Generations, Health
 
@@ -95,10 +96,10 @@ async def _build(engine: Engine, health: Health, request: EnvironmentBuild, repo
     warnings: tuple[str, ...] = ()
     known = await asyncio.to_thread(engine.environments.standing, on)
     if request.rebuild and submission is None and known is not None:
-        environment = await engine.rebuild(on, tell)
+        environment = await rebuild(engine, on, tell)
     else:
-        environment, warnings = await engine.ensure(
-            submission, on, tell, latest=request.latest, rebuild=request.rebuild, variables=request.variables
+        environment, warnings = await build(
+            engine, submission, on, tell, latest=request.latest, anew=request.rebuild, variables=request.variables
         )
     if request.rebuild:
         await health.built_anew(environment)

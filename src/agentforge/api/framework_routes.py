@@ -56,20 +56,20 @@ class Policy(BaseModel):
 
 
 def framework_routes(engine: Engine) -> APIRouter:
-    """Return the routes below /frameworks."""
-    routes = APIRouter(prefix="/frameworks", tags=["frameworks"])
-    _add_looking(routes, engine)
-    _add_registering(routes, engine)
-    _add_deprecating(routes, engine)
-    _add_one(routes, engine)
+    """Return the routes below /catalogue, of the whole, and below /frameworks, where any name may follow."""
+    routes = APIRouter(tags=["frameworks"])
+    whole = APIRouter(prefix="/catalogue")
+    _add_looking(whole, engine)
+    _add_registering(whole, engine)
+    _add_deprecating(whole, engine)
+    each = APIRouter(prefix="/frameworks")
+    _add_each(each, engine)
+    routes.include_router(whole)
+    routes.include_router(each)
     return routes
 
 
 def _add_looking(routes: APIRouter, engine: Engine) -> None:
-    @routes.get("", summary="List frameworks", **documented(FrameworkList))
-    async def list_frameworks() -> JsonAnswer:
-        return JsonAnswer({"frameworks": await engine.cataloguing.frameworks()})
-
     @routes.get("/search", summary="Find frameworks by capability and words", **documented(FrameworkHits))
     async def search(
         text: Annotated[str, Query(description="Words that all occur")] = "",
@@ -84,13 +84,13 @@ def _add_looking(routes: APIRouter, engine: Engine) -> None:
 
 
 def _add_registering(routes: APIRouter, engine: Engine) -> None:
-    @routes.post("", summary="Register a folder in agentforge.toml", **documented(Registered, 201))
+    @routes.post("/folders", summary="Register a folder in agentforge.toml", **documented(Registered, 201))
     async def register(request: Registration) -> JsonAnswer:
         base = Path(request.base_dir) if request.base_dir else engine.root
         found = await asyncio.to_thread(engine.catalogue_files.register, base / request.path, engine.catalogue)
         return JsonAnswer({"registered": [each.name for each in found], "folder": str(base / request.path)}, 201)
 
-    @routes.delete("/registered", summary="Take a registered folder out", **documented(Registered))
+    @routes.delete("/folders", summary="Take a registered folder out", **documented(Registered))
     async def unregister(name: str, base_dir: str = "") -> JsonAnswer:
         base = Path(base_dir) if base_dir else engine.root
         folder = await asyncio.to_thread(engine.catalogue_files.unregister, name, base, engine.catalogue)
@@ -115,7 +115,11 @@ def _add_deprecating(routes: APIRouter, engine: Engine) -> None:
         return JsonAnswer({"deprecations": await engine.cataloguing.deprecations()})
 
 
-def _add_one(routes: APIRouter, engine: Engine) -> None:
+def _add_each(routes: APIRouter, engine: Engine) -> None:
+    @routes.get("", summary="List frameworks", **documented(FrameworkList))
+    async def list_frameworks() -> JsonAnswer:
+        return JsonAnswer({"frameworks": await engine.cataloguing.frameworks()})
+
     @routes.get("/{name}", summary="One framework with releases and capabilities", **documented(FrameworkObject))
     async def show(name: str) -> JsonAnswer:
         return JsonAnswer(await engine.cataloguing.show(name))

@@ -193,6 +193,7 @@ class FrameworkSettings(BaseModel):
     project: dict[str, Any] = Field(description="Extras, requirements, pins and variables of the project.")
     agent: dict[str, Any]
     variables: dict[str, str] = Field(description="Environment variables of its workers.")
+    warnings: list[str] = Field(description="What the project sets of frameworks that there are not.")
 
 
 class Registered(BaseModel):

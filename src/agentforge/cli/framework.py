@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from agentforge.api.paths import framework_path
 from agentforge.cli.output import Table, print_json, print_text, say
 from agentforge.cli.session import JsonOption, ProjectOption, with_forge
 
@@ -18,7 +19,7 @@ app = typer.Typer(
 NOT_MEASURED = "not measured here"
 _MEASURED = {
     "size": "size on disk",
-    "import": "import time",
+    "import": "start with import",
     "memory": "memory",
     "overhead": "overhead",
     "conformance": "conformance",
@@ -65,7 +66,7 @@ def search(
     """Find frameworks by what they can do, and by words in names, titles, summaries and notes; exits 1 without any."""
     capabilities = [each.strip() for each in (needed or "").split(",") if each.strip()]
     query = {"text": " ".join(words or []), "capability": capabilities, "level": level}
-    answer = with_forge(project, lambda forge: forge.connection.get("/v1/frameworks/search", **query))
+    answer = with_forge(project, lambda forge: forge.connection.get("/v1/catalogue/search", **query))
     found = answer["frameworks"]
     if as_json:
         for each in found:
@@ -88,7 +89,7 @@ def show(
     project: ProjectOption = Path(),
 ) -> None:
     """Show a framework's releases and capabilities, and which agents use deprecated ones."""
-    found = with_forge(project, lambda forge: forge.connection.get(f"/v1/frameworks/{name}"))
+    found = with_forge(project, lambda forge: forge.connection.get(framework_path(name)))
     if as_json:
         print_json(found)
         return
@@ -120,7 +121,7 @@ def compare(
     project: ProjectOption = Path(),
 ) -> None:
     """Compare releases side by side: capabilities, and what was measured of them on this machine."""
-    found = with_forge(project, lambda forge: forge.connection.get("/v1/frameworks/compare", on=releases))
+    found = with_forge(project, lambda forge: forge.connection.get("/v1/catalogue/compare", on=releases))
     if as_json:
         print_json(found)
         return

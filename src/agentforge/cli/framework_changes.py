@@ -12,7 +12,7 @@ from agentforge.errors import UsageFault
 
 __all__ = ["deprecate", "register", "unregister"]
 
-_DEPRECATIONS = "/v1/frameworks/deprecations"
+_DEPRECATIONS = "/v1/catalogue/deprecations"
 
 
 @app.command("register", epilog="Example: agentforge framework register ./adapters/my_framework")
@@ -23,7 +23,7 @@ def register(
 ) -> None:
     """Add a framework to this project's catalogue: `[catalogue] folders` in its agentforge.toml."""
     body = {"path": str(path), "base_dir": str(Path.cwd())}
-    found = with_forge(project, lambda forge: forge.connection.post("/v1/frameworks", body))
+    found = with_forge(project, lambda forge: forge.connection.post("/v1/catalogue/folders", body))
     if as_json:
         print_json(found)
         return
@@ -40,7 +40,7 @@ def unregister(
 ) -> None:
     """Take a registered folder out of this project's catalogue; the folder and built environments stay."""
     query = {"name": name, "base_dir": str(Path.cwd())}
-    found = with_forge(project, lambda forge: forge.connection.delete("/v1/frameworks/registered", **query))
+    found = with_forge(project, lambda forge: forge.connection.delete("/v1/catalogue/folders", **query))
     if as_json:
         print_json(found)
     else:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agentforge.api.paths import framework_path
 from agentforge.cli.framework import app
 from agentforge.cli.output import Table, print_json, print_text, say
 from agentforge.cli.session import JsonOption, ProjectOption, with_forge
@@ -21,7 +22,7 @@ _WIDTH = 100
 @app.command("docs", epilog="Example: agentforge framework docs langchain")
 def docs(name: NameArgument, as_json: JsonOption = False, project: ProjectOption = Path()) -> None:
     """Show our page of a framework (how concepts map, limits, settings), and where its own documentation is."""
-    found = with_forge(project, lambda forge: forge.connection.get(f"/v1/frameworks/{name}/docs"))
+    found = with_forge(project, lambda forge: forge.connection.get(framework_path(name, "/docs")))
     if as_json:
         print_json(found)
         return
@@ -56,7 +57,7 @@ def examples(
     if copy is not None or example is not None:
         _one(name, example, copy, project, as_json=as_json)
         return
-    answer = with_forge(project, lambda forge: forge.connection.get(f"/v1/frameworks/{name}/examples"))
+    answer = with_forge(project, lambda forge: forge.connection.get(framework_path(name, "/examples")))
     if as_json:
         for each in answer["examples"]:
             print_json(each)
@@ -68,9 +69,9 @@ def examples(
 
 
 def _one(name: str, example: str | None, copy: Path | None, project: Path, *, as_json: bool) -> None:
-    if copy is not None and copy.exists() and (not copy.is_dir() or any(copy.iterdir())):
+    if copy is not None and _taken(copy):
         raise UsageFault(f"`{copy}` is there already", hint="Name a new folder: nothing is written over.")
-    path = f"/v1/frameworks/{name}/examples/files"
+    path = framework_path(name, "/examples/files")
     found = with_forge(project, lambda forge: forge.connection.get(path, example=example))
     files = {path: base64.b64decode(data) for path, data in found["files"].items()}
     if copy is None:
@@ -82,16 +83,32 @@ def _one(name: str, example: str | None, copy: Path | None, project: Path, *, as
     for relative, data in files.items():
         if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
             raise UsageFault(f"the example holds a file outside of its folder: `{relative}`")
-        place = copy / relative
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-        if as_json:
-            continue
-        print_text(str(place))
+        _write(copy / relative, data)
+        if not as_json:
+            print_text(str(copy / relative))
     if as_json:
         print_json({**found, "files": sorted(files), "folder": str(copy)})
     question = json.dumps(found["input"]) if found["input"] else ""
     say(f"hint: agentforge run {copy} {question} --on {name}".replace("  ", " "))
+
+
+def _taken(folder: Path) -> bool:
+    try:
+        return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _write(place: Path, data: bytes) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    except OSError as error:
+        raise _unwritable(place, error) from None
+
+
+def _unwritable(place: Path, error: OSError) -> UsageFault:
+    return UsageFault(f"`{place}` can't be written: {error.strerror}", hint="Name a folder that you may write.")
 
 
 @app.command("config", epilog="Example: agentforge framework config langchain --agent agent.yaml")
@@ -103,7 +120,7 @@ def config(
 ) -> None:
     """Show a framework's settings, and what the project and an agent set of them."""
     query = {"agent": agent, "base_dir": str(Path.cwd())}
-    found = with_forge(project, lambda forge: forge.connection.get(f"/v1/frameworks/{name}/config", **query))
+    found = with_forge(project, lambda forge: forge.connection.get(framework_path(name, "/config"), **query))
     if as_json:
         print_json(found)
         return
@@ -116,6 +133,8 @@ def config(
     for by in ("project", "agent"):
         for key, value in found[by].items():
             print_text(f"{by} {key:14} {_listed(value)}")
+    for warning in found["warnings"]:
+        say(f"warning: {warning}")
     print_text(f"worker variables       {_listed(found['variables']) or '-'}")
 
 

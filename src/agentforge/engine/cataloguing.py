@@ -11,9 +11,10 @@ from typing import Any
 
 from agentforge.config import AgentDefinition, Project
 from agentforge.engine.catalogue_files import CatalogueFiles, today
+from agentforge.engine.measuring import Measuring
 from agentforge.engine.project_agents import agents_of, pinned_releases, releases_of
 from agentforge.engine.provision import Provision
-from agentforge.engine.tuning import open_schema, settings_given
+from agentforge.engine.tuning import open_schema, settings_given, unknown_frameworks
 from agentforge.errors import AgentForgeError
 from agentforge.frameworks import Broken, Catalogue, Manifest, Release, deprecation_of
 from agentforge.frameworks.examples import Example, examples_of
@@ -45,6 +46,7 @@ class Cataloguing:
     ) -> None:
         self._root, self._project, self._provision = root, project, provision
         self._files, self._store, self._clock = files, store, clock
+        self.measuring = Measuring(provision, store, machine_name(), clock)
 
     @property
     def _catalogue(self) -> Catalogue:
@@ -75,7 +77,7 @@ class Cataloguing:
             "covers": [{"versions": each.versions, "python": each.python} for each in manifest.releases],
             "model_settings": list(traits.model_settings),
             "settings": dict(traits.settings),
-            "adapter_digest": manifest.digest,
+            "adapter_digest": await asyncio.to_thread(lambda: manifest.digest),
             "folder": str(manifest.folder),
             "affected": [each for each in await self.affected() if each["framework"] == manifest.name],
         }
@@ -96,10 +98,9 @@ class Cataloguing:
     async def compare(self, references: Sequence[str]) -> dict[str, Any]:
         """Return releases side by side: what they can, and what was measured of them on this machine. Raises AF2xx."""
         releases = [self._catalogue.resolve(reference) for reference in references]
-        machine = machine_name()
         columns = []
         for release in releases:
-            measured = await self._store.list_measurements(release.framework.name, release.version, machine)
+            measured = await self.measuring.known(release)
             columns.append(
                 {
                     "reference": release.reference,
@@ -114,7 +115,7 @@ class Cataloguing:
             )
         rows = compared([release.traits for release in releases])
         capabilities = {name: [each.model_dump() for each in row] for name, row in rows.items()}
-        return {"machine": machine, "columns": columns, "capabilities": capabilities}
+        return {"machine": machine_name(), "columns": columns, "capabilities": capabilities}
 
     def docs(self, name: str) -> dict[str, Any]:
         """Return our page of a framework and where its own are. Raises FrameworkUnknown."""
@@ -155,6 +156,7 @@ class Cataloguing:
             "project": {key: value for key, value in added.items() if value},
             "agent": {"requirements": list(definition.file.requirements)} if definition is not None else {},
             "variables": {**release.traits.variables, **(config.env if config is not None else {})},
+            "warnings": list(unknown_frameworks(project.config, self._catalogue)),
         }
 
     async def deprecations(self) -> list[dict[str, Any]]:

@@ -3,10 +3,10 @@
 from agentforge.frameworks.ability import require_able
 from agentforge.frameworks.catalogue import Broken, Catalogue, InterpreterTest
 from agentforge.frameworks.deprecation import Deprecated, deprecation_of, require_usable
-from agentforge.frameworks.discovery import LiveCatalogue, manifest_folders
+from agentforge.frameworks.discovery import LiveCatalogue
+from agentforge.frameworks.folders import MANIFEST_FILE, manifest_folders
 from agentforge.frameworks.loading import load_manifest
 from agentforge.frameworks.manifest import (
-    MANIFEST_FILE,
     Capability,
     Level,
     Manifest,

@@ -13,8 +13,9 @@ from packaging.version import Version
 
 from agentforge.errors import AgentForgeError
 from agentforge.errors.frameworks import FrameworkTwice, FrameworkUnknown, ReleaseUnknown, SeriesUnknown
+from agentforge.frameworks.folders import manifest_folders
 from agentforge.frameworks.loading import load_manifest
-from agentforge.frameworks.manifest import MANIFEST_FILE, Manifest, ReleaseRange, TestedRelease
+from agentforge.frameworks.manifest import Manifest, ReleaseRange, TestedRelease
 from agentforge.frameworks.release import Reference, Release
 
 __all__ = ["Broken", "Catalogue", "InterpreterTest", "shipped_places"]
@@ -78,7 +79,7 @@ class Catalogue:
         it only the host's own Python counts. `check_files=False` is for the program that writes the locks.
         Raises ManifestInvalid, FrameworkTwice.
         """
-        folders = (folder for place in (*shipped_places(), *extra) for folder in _manifest_folders(place))
+        folders = (folder for place in (*shipped_places(), *extra) for folder in manifest_folders(place))
         return cls((load_manifest(folder, check_files=check_files) for folder in folders), has_interpreter)
 
     def names(self) -> tuple[str, ...]:
@@ -157,14 +158,6 @@ def shipped_places() -> Iterator[Path]:
     spec = importlib.util.find_spec(_SHIPPED)
     if spec is not None:
         yield from map(Path, spec.submodule_search_locations or ())
-
-
-def _manifest_folders(place: Path) -> Iterator[Path]:
-    below = sorted(file.parent for file in place.glob(f"*/{MANIFEST_FILE}"))
-    if (place / MANIFEST_FILE).is_file() or not below:
-        yield place  # a folder without any manifest is reported by load_manifest
-    else:
-        yield from below
 
 
 def _by_name(manifests: Iterable[Manifest]) -> Mapping[str, Manifest]:

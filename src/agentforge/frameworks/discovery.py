@@ -6,7 +6,7 @@ An entry point names a package (`my_package.frameworks`) or a folder in one (`my
 
 import importlib.util
 import sys
-import tomllib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,14 +15,18 @@ from pathlib import Path
 from agentforge.errors import AgentForgeError
 from agentforge.errors.frameworks import FrameworkTwice, ManifestInvalid
 from agentforge.frameworks.catalogue import Broken, Catalogue, InterpreterTest, shipped_places
-from agentforge.frameworks.loading import load_manifest
-from agentforge.frameworks.manifest import MANIFEST_FILE, Manifest
+from agentforge.frameworks.folders import Look, look_at, manifest_folders
+from agentforge.frameworks.loading import load_manifest, read_manifest
+from agentforge.frameworks.manifest import Manifest
 
-__all__ = ["GROUP", "LiveCatalogue", "Place", "installed_places", "manifest_folders"]
+__all__ = ["GROUP", "LiveCatalogue", "Place", "installed_places"]
 
 GROUP = "agentforge.frameworks"
 SHIPPED = "shipped"
 FOLDER = "folder"
+_MANY = 200
+"""Entries of a folder from which on a look at it is worth keeping."""
+_KEPT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +49,42 @@ class LiveCatalogue:
     A shipped manifest that can't be used is an error; any other is kept as `Broken` and harms nobody else.
     """
 
-    def __init__(self, folders: Callable[[], Sequence[Path]], has_interpreter: InterpreterTest) -> None:
+    def __init__(
+        self,
+        folders: Callable[[], Sequence[Path]],
+        has_interpreter: InterpreterTest,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`folders` are the registered ones of the moment."""
         self._folders = folders
         self._has_interpreter = has_interpreter
+        self._clock = clock
+        self._looks: dict[Path, tuple[float, Look]] = {}
         self._kept: dict[Path, tuple[Stamp, Manifest]] = {}
-        self._shipped = [(load_manifest(each), SHIPPED) for place in shipped_places() for each in _below(place)]
+        self._shipped = [
+            (load_manifest(each), SHIPPED) for place in shipped_places() for each in manifest_folders(place)
+        ]
         self._stamp: Stamp | None = None
         self._catalogue: Catalogue
 
     def current(self) -> Catalogue:
-        """Return the catalogue, read anew if anything has changed. Raises FrameworkTwice for shipped ones."""
+        """Return the catalogue, read anew if anything has changed. Raises FrameworkTwice for shipped ones.
+
+        Folders with many files are looked at once a second.
+        """
         registered = [Place(folder, FOLDER) for folder in self._folders()]
-        stamp = (*(_stamp(place.path) for place in registered), *_installed_stamp())
+        stamp = (*(self._looked_at(place.path).stamp for place in registered), *_installed_stamp())
         if stamp != self._stamp:
             self._catalogue = self._read([*registered, *installed_places()])
             self._stamp = stamp
         return self._catalogue
+
+    def _looked_at(self, folder: Path) -> Look:
+        now = self._clock()
+        known = self._looks.get(folder)
+        if known is None or known[1].entries < _MANY or not 0 <= now - known[0] < _KEPT_S:
+            known = self._looks[folder] = (now, look_at(folder))
+        return known[1]
 
     def _read(self, places: Iterable[Place]) -> Catalogue:
         found = list(self._shipped)
@@ -84,7 +107,7 @@ class LiveCatalogue:
     def _load(self, folder: Path, place: Place) -> Manifest:
         if place.problem:
             raise ManifestInvalid(place.problem, file=str(folder), key="", reason=place.problem)
-        stamp = _stamp(folder)
+        stamp = look_at(folder).stamp
         known = self._kept.get(folder)
         if known is None or known[0] != stamp:
             known = self._kept[folder] = (stamp, load_manifest(folder))
@@ -97,19 +120,6 @@ def twice(first: Manifest, second: Manifest) -> FrameworkTwice:
         f"Two folders describe the framework `{first.name}`: `{first.folder}` and `{second.folder}`",
         name=first.name,
     )
-
-
-def manifest_folders(place: Path) -> list[Path]:
-    """Return the folders with a manifest: this one, or those in it; this one too if there are none at all."""
-    return list(_below(place))
-
-
-def _below(place: Path) -> Iterator[Path]:
-    below = sorted(file.parent for file in place.glob(f"*/{MANIFEST_FILE}"))
-    if (place / MANIFEST_FILE).is_file() or not below:
-        yield place  # a folder without any manifest is reported by load_manifest
-    else:
-        yield from below
 
 
 def installed_places() -> Iterator[Place]:
@@ -142,19 +152,6 @@ def _installed_stamp() -> Stamp:
     return tuple(_modified(Path(each)) for each in sys.path if each)
 
 
-def _stamp(folder: Path) -> Stamp:
-    """Changes whenever a manifest, or the adapter's code below it, does."""
-    found: list[object] = [str(folder)]
-    try:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in (".py", ".toml", ".txt", ".json") and "__pycache__" not in path.parts:
-                status = path.stat()
-                found.append((str(path), status.st_mtime_ns, status.st_size))
-    except OSError:
-        found.append(None)
-    return tuple(found)
-
-
 def _modified(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
@@ -165,7 +162,7 @@ def _modified(path: Path) -> int:
 def _named(folder: Path) -> str:
     """Return the name of a framework whose manifest can't be used, as far as it can be told."""
     try:
-        name = tomllib.loads((folder / MANIFEST_FILE).read_text("utf-8")).get("name")
-    except (OSError, ValueError):
+        name = read_manifest(folder).data.get("name")
+    except ManifestInvalid:
         name = None
     return name if isinstance(name, str) and name else folder.name

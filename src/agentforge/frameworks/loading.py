@@ -7,15 +7,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentforge.config.checking import dotted, problems_of
-from agentforge.config.source import KeyPath, Place, Problem, Source
+from agentforge.config.reading import read_text
+from agentforge.config.source import KeyPath, Problem, Source
 from agentforge.config.toml_source import parse_toml
 from agentforge.errors.config import ConfigError, InvalidValueError, UnknownKeyError
 from agentforge.errors.frameworks import ManifestInvalid
-from agentforge.frameworks.manifest import MANIFEST_FILE, Manifest
+from agentforge.frameworks.folders import MANIFEST_FILE
+from agentforge.frameworks.manifest import Manifest
 
-__all__ = ["load_manifest"]
+__all__ = ["load_manifest", "read_manifest"]
 
+_MOST_BYTES = 256 * 1024
 _SHOWN = 8
+_TOLD = 100
+"""Problems that programs are told of."""
 
 
 def load_manifest(folder: Path, *, check_files: bool = True, check_settings: bool = False) -> Manifest:
@@ -23,7 +28,7 @@ def load_manifest(folder: Path, *, check_files: bool = True, check_settings: boo
 
     `check_settings` also checks that its settings are a JSON Schema, which takes a moment: for who adds a framework.
     """
-    source = _read(folder / MANIFEST_FILE)
+    source = read_manifest(folder)
     problems: list[Problem] = []
     if "folder" in source.data:  # a name of our own, not a key of the file
         problems.append(
@@ -43,13 +48,11 @@ def load_manifest(folder: Path, *, check_files: bool = True, check_settings: boo
     return manifest
 
 
-def _read(file: Path) -> Source:
+def read_manifest(folder: Path) -> Source:
+    """Return what a folder's manifest says, unchecked. Raises ManifestInvalid."""
+    file = folder / MANIFEST_FILE
     try:
-        return parse_toml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        statement = f"the file can't be read: {reason}"
-        raise _invalid([Problem(ConfigError, Place(str(file)), "", statement)]) from None
+        return parse_toml(read_text(file, _MOST_BYTES), str(file))
     except ConfigError as error:
         raise ManifestInvalid(error.message, hint=error.hint, reason=error.message, **error.details) from None
 
@@ -94,7 +97,7 @@ def _invalid(problems: Sequence[Problem]) -> ManifestInvalid:
     return ManifestInvalid(
         "\n".join(lines),
         hint=first.hint or "Correct the file; docs/reference/framework.schema.json has every key.",
-        problems=[{**_details(each), "hint": each.hint} for each in problems],
+        problems=[{**_details(each), "hint": each.hint} for each in problems[:_TOLD]],
         **_details(first),
     )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,19 +15,16 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 
 from agentforge.config.checking import Section, refusal
 from agentforge.config.framework_config import Deprecation
+from agentforge.frameworks.folders import adapter_files
 
-__all__ = ["MANIFEST_FILE", "Capability", "Level", "Manifest", "ReleaseRange", "TestedRelease", "Traits"]
+__all__ = ["Capability", "Level", "Manifest", "ReleaseRange", "TestedRelease", "Traits"]
 
-MANIFEST_FILE = "framework.toml"
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 Level = Literal["full", "partial", "todo", "absent"]
 """How much of a capability works: `todo` is ours to do, `absent` the framework does not have it."""
 
 _MERGED = frozenset({"telemetry", "env", "capabilities"})
-
-# What a worker is never handed: locks are for the host, the rest is for readers.
-_NOT_ADAPTER = frozenset({"locks", "samples", "examples", "tests", "__pycache__", "README.md"})
 
 
 def _specifiers(value: str) -> str:
@@ -227,14 +224,4 @@ class Manifest(Traits):
 
     def adapter_files(self) -> tuple[PurePosixPath, ...]:
         """Paths, relative to `folder` and sorted, of the files that the digest covers and a worker gets."""
-        return tuple(sorted(_adapter_files(self.folder, PurePosixPath())))
-
-
-def _adapter_files(folder: Path, below: PurePosixPath) -> Iterator[PurePosixPath]:
-    for entry in folder.iterdir():
-        if entry.name in _NOT_ADAPTER or entry.name.startswith(".") or entry.suffix in {".pyc", ".pyo"}:
-            continue
-        if entry.is_dir():
-            yield from _adapter_files(entry, below / entry.name)
-        else:
-            yield below / entry.name
+        return adapter_files(self.folder)
