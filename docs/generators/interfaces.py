@@ -20,7 +20,16 @@ __all__ = ["adapter", "python"]
 def adapter() -> str:
     """The classes that an adapter meets."""
     classes = [Adapter, AgentSpec, module.ToolSpec, Start, module.Message, module.Result]
-    classes += [Source, BuildContext, RunContext, module.ToolCall, Gateway, module.Probe, module.AgentCard]
+    classes += [
+        Source,
+        module.Natives,
+        BuildContext,
+        RunContext,
+        module.ToolCall,
+        Gateway,
+        module.Probe,
+        module.AgentCard,
+    ]
     return "\n\n".join(map(_class, classes))
 
 

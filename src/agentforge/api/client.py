@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from agentforge.api.connection import Connection
 from agentforge.api.link import Link
+from agentforge.api.paths import framework_path
 from agentforge.api.result import RunEvent, RunResult
 from agentforge.api.sync import SyncForge
 from agentforge.config import find_project
@@ -183,28 +184,28 @@ class Forge:
 
     async def framework(self, reference: str) -> dict[str, Any]:
         """Return a framework, or what holds for one release of it. Raises AF202 if there is none."""
-        return dict(await self.link.ask(lambda host: host.get(f"/v1/frameworks/{reference}")))
+        return dict(await self.link.ask(lambda host: host.get(framework_path(reference))))
 
     async def search_frameworks(
         self, text: str = "", *, capabilities: Sequence[str] = (), level: Literal["full", "partial"] = "partial"
     ) -> list[dict[str, Any]]:
         """Return the frameworks that have all capabilities, at least at a level, and all words."""
         query = {"text": text, "capability": list(capabilities), "level": level}
-        return list((await self.link.ask(lambda host: host.get("/v1/frameworks/search", **query)))["frameworks"])
+        return list((await self.link.ask(lambda host: host.get("/v1/catalogue/search", **query)))["frameworks"])
 
     async def compare_frameworks(self, *references: str) -> dict[str, Any]:
         """Return releases side by side: capabilities, and what was measured of them on this machine."""
-        return dict(await self.link.ask(lambda host: host.get("/v1/frameworks/compare", on=list(references))))
+        return dict(await self.link.ask(lambda host: host.get("/v1/catalogue/compare", on=list(references))))
 
     async def register_framework(self, path: str | Path) -> list[str]:
         """Register a folder in the project's agentforge.toml, and return the names of the frameworks in it."""
         body = {"path": str(path), "base_dir": str(Path.cwd())}
-        return list((await self.link.ask(lambda host: host.post("/v1/frameworks", body)))["registered"])
+        return list((await self.link.ask(lambda host: host.post("/v1/catalogue/folders", body)))["registered"])
 
     async def unregister_framework(self, name: str) -> None:
         """Take a registered folder out, by its path or by the name of a framework in it. Raises AF209."""
         query = {"name": name, "base_dir": str(Path.cwd())}
-        await self.link.ask(lambda host: host.delete("/v1/frameworks/registered", **query), repeatable=False)
+        await self.link.ask(lambda host: host.delete("/v1/catalogue/folders", **query), repeatable=False)
 
     async def compat(
         self, *references: str, capabilities: Sequence[str] = (), only_missing: bool = False

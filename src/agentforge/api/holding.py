@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agentforge.api.place import HostPlace, Told, answers
+from agentforge.api.place import HostPlace, Told, answers, writing_state
 from agentforge.errors.host import HostAlreadyRuns, HostGone
 from agentforge.workers.identity import ProcessId
 
@@ -83,7 +83,7 @@ async def hold(
 
     A host that is about to leave, or serves one process only, is waited for; one that neither answers nor has given
     a sign of life for as long as its lease lasts is replaced. Raises HostAlreadyRuns if one answers, HostGone if one
-    does not answer for `patience_s` but lives.
+    does not answer for `patience_s` but lives, StateNotWritable.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -112,7 +112,7 @@ def is_over(last_sign: float, now: float, lease_s: float) -> bool:
 
 def _take(path: Path, told: Told, now: float) -> HostLock | None:
     """Lock the file if nobody has."""
-    with _alone_in(path.parent) as alone:
+    with writing_state(path.parent), _alone_in(path.parent) as alone:
         if not alone:
             return None
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -126,7 +126,7 @@ def _take(path: Path, told: Told, now: float) -> HostLock | None:
 
 def _take_over(path: Path, told: Told, now: float) -> HostLock | None:
     """Put a file of our own in the place of the one that is there, if its holder has been gone for too long."""
-    with _alone_in(path.parent) as alone:
+    with writing_state(path.parent), _alone_in(path.parent) as alone:
         holder = Told.read(path)
         if not alone or holder is None:
             return None

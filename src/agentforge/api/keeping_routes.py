@@ -58,7 +58,7 @@ def keeping_routes(engine: Engine) -> APIRouter:
     @routes.delete("/{environment_id}", summary="Remove an environment", **documented(CollectedThing))
     async def remove(environment_id: str) -> JsonAnswer:
         removed = await asyncio.to_thread(engine.environments.remove, environment_id)
-        engine.provision.forget(environment_id)
+        engine.builds.forget(environment_id)
         return JsonAnswer(asdict(removed))
 
     @routes.post("/collect", summary="Remove what nobody needs", **documented(CollectionObject))
@@ -71,7 +71,7 @@ def keeping_routes(engine: Engine) -> APIRouter:
         )
         for each in found.removed:
             if each.kind == "environment" and not found.dry_run:
-                engine.provision.forget(each.name)
+                engine.builds.forget(each.name)
         sums = {"size_bytes": found.size_bytes, "freed_bytes": found.freed_bytes}
         return JsonAnswer({**asdict(found), **sums})
 

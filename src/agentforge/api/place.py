@@ -5,13 +5,14 @@ import hashlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentforge.config import STATE_DIR
-from agentforge.errors.host import SocketUnusable
+from agentforge.errors.host import SocketUnusable, StateNotWritable
 
-__all__ = ["HostPlace", "Told", "answers", "host_place", "listens"]
+__all__ = ["HostPlace", "Told", "answers", "host_place", "listens", "writing_state"]
 
 _ANSWER_S = 3.0
 _QUESTION = b"GET /v1/host HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n"
@@ -69,6 +70,15 @@ def answers(place: HostPlace, within_s: float = _ANSWER_S) -> bool:
             return probe.recv(1) != b""
         except OSError:
             return False
+
+
+@contextlib.contextmanager
+def writing_state(state: Path) -> Iterator[None]:
+    """Translate the operating system's refusals to write in the folder of a project's state into StateNotWritable."""
+    try:
+        yield
+    except OSError as error:
+        raise StateNotWritable(f"`{error.filename or state}` can't be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)

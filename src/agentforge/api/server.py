@@ -84,7 +84,8 @@ class HostServer:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Serve until the end; `ready` is called once clients can connect.
 
-        Raises HostAlreadyRuns, HostGone, RemainsAlive, AF1xx, AF8xx; LeaseLost if another host has taken the project.
+        Raises StateNotWritable, HostAlreadyRuns, HostGone, RemainsAlive, AF1xx, AF8xx; LeaseLost if another host has
+        taken the project.
         """
         make_state_folder(self._place.root)
         async with contextlib.AsyncExitStack() as stack:

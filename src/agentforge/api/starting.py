@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from agentforge.api.place import HostPlace, answers, host_place, listens
+from agentforge.api.place import HostPlace, answers, host_place, listens, writing_state
 from agentforge.config import STATE_DIR
 from agentforge.errors import ErrorInfo
 from agentforge.errors.host import HostAlreadyRuns, HostGone, HostStartFailed, RemoteError
@@ -38,7 +39,7 @@ def ensure_host(root: Path, environ: Mapping[str, str] = os.environ) -> HostPlac
     """Start the project's host unless it runs, and return where it is.
 
     Of several commands one starts it. One that runs but does not answer is replaced once its lease is over. Raises
-    HostStartFailed, or what the host itself says is wrong.
+    StateNotWritable, HostStartFailed, or what the host itself says is wrong.
     """
     place = host_place(root)
     if _serves(place):
@@ -84,19 +85,18 @@ def _serves(place: HostPlace) -> bool:
 
 
 def _start(place: HostPlace, environ: Mapping[str, str]) -> None:
-    reader, writer = os.pipe()
-    command = [
-        sys.executable,
-        "-m",
-        "agentforge.api.server",
-        "--project",
-        str(place.root),
-        "--ready-fd",
-        str(writer),
-    ]
-    try:
-        _rotate(place.log)
-        with place.log.open("ab") as log:
+    with _log(place) as log:
+        reader, writer = os.pipe()
+        command = [
+            sys.executable,
+            "-m",
+            "agentforge.api.server",
+            "--project",
+            str(place.root),
+            "--ready-fd",
+            str(writer),
+        ]
+        try:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -107,11 +107,11 @@ def _start(place: HostPlace, environ: Mapping[str, str]) -> None:
                 pass_fds=(writer,),
                 start_new_session=True,
             )
-    except OSError as error:
-        os.close(reader)
-        raise HostStartFailed(f"`{sys.executable}` can't be started: {error.strerror}") from error
-    finally:
-        os.close(writer)
+        except OSError as error:
+            os.close(reader)
+            raise HostStartFailed(f"`{sys.executable}` can't be started: {error.strerror}") from error
+        finally:
+            os.close(writer)
     # Should it end before us, somebody has to take note of it: a program may go on for days.
     threading.Thread(target=process.wait, name="agentforge-host-end", daemon=True).start()
     line = _first_line(reader)
@@ -132,16 +132,19 @@ def _first_line(reader: int) -> bytes:
 
 @contextlib.contextmanager
 def _starting(place: HostPlace) -> Iterator[None]:
-    with place.lock.with_suffix(".starting").open("a+") as lock:
+    with writing_state(place.lock.parent):
+        lock = place.lock.with_suffix(".starting").open("a+")
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _rotate(log: Path) -> None:
-    """Begin a new log if this one is long; of the old ones the last is kept."""
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > _LOG_LIMIT:
-            log.replace(log.with_name(f"{log.name}.1"))
+def _log(place: HostPlace) -> BinaryIO:
+    """Return the host's log; a new one if it is long, and of the old ones the last is kept."""
+    with writing_state(place.log.parent):
+        if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT:
+            place.log.replace(place.log.with_name(f"{place.log.name}.1"))
+        return place.log.open("ab")
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -149,17 +152,13 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def make_state_folder(root: Path) -> None:
-    """Make the folder of a project's state. Raises HostStartFailed."""
+    """Make the folder of a project's state. Raises StateNotWritable."""
     state = root / STATE_DIR
-    try:
+    with writing_state(state):
         state.mkdir(parents=True, exist_ok=True)
         ignore = state / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
-    except OSError as error:
-        raise HostStartFailed(
-            f"`{state}` can't be made: {error.strerror}", hint="Run the command in a folder that you can write."
-        ) from None
 
 
 def _last_words(log: Path) -> str:

@@ -90,8 +90,9 @@ def _home(name: str, project: Path) -> Finding:
 
 
 def _frameworks(name: str, project: Path) -> Finding:
-    from agentforge.config import find_project
+    from agentforge.config import find_project, load_project
     from agentforge.engine.catalogue_files import CatalogueFiles
+    from agentforge.engine.tuning import unknown_frameworks
     from agentforge.environments import Environments, Interpreters, data_home
     from agentforge.frameworks import LiveCatalogue
 
@@ -99,9 +100,13 @@ def _frameworks(name: str, project: Path) -> Finding:
     catalogue = LiveCatalogue(files.folders, Interpreters().exists).current()
     built = sorted({each.framework for each in Environments(data_home()).list() if each.framework})
     said = f"{', '.join(catalogue.names())}; built: {', '.join(built) or 'none yet'}"
+    unknown = " ".join(unknown_frameworks(load_project(find_project(project)).config, catalogue))
     if catalogue.broken:
         broken = "; ".join(f"{each.name}: {each.error.message.splitlines()[0]}" for each in catalogue.broken)
-        return Finding(name, "warning", f"{said}; can't be used: {broken}", "Correct the manifest, or unregister it.")
+        said = f"{said}; can't be used: {broken}" + (f"; {unknown}" if unknown else "")
+        return Finding(name, "warning", said, "Correct the manifest, or unregister it.")
+    if unknown:
+        return Finding(name, "warning", f"{said}; {unknown}", "`agentforge framework list` shows the frameworks.")
     return Finding(name, "ok", said)
 
 
@@ -163,6 +168,20 @@ def _host(name: str, project: Path) -> Finding:
     return Finding(name, "ok", f"the host of {place.root} {state}")
 
 
+def _state(name: str, project: Path) -> Finding:
+    """Say whether a host can keep what it knows; the nearest folder that is there has to let it make the others."""
+    from agentforge.config import STATE_DIR, find_project
+    from agentforge.errors.host import StateNotWritable
+
+    state = find_project(project).resolve() / STATE_DIR
+    folder = next(each for each in (state, *state.parents) if each.exists())
+    files = sorted(each for each in state.iterdir() if each.is_file()) if folder == state else []
+    closed = next((each for each in (folder, *files) if not os.access(each, os.W_OK)), None)
+    if closed is not None:
+        return Finding(name, "failed", f"`{closed}` can't be written", StateNotWritable.default_hint)
+    return Finding(name, "ok", f"{state} can be written" if folder == state else f"{state} can be made")
+
+
 def _sandbox(name: str, project: Path) -> Finding:
     from agentforge.config import find_project, load_policies, load_project
     from agentforge.errors.sandbox import SandboxUnavailable
@@ -205,6 +224,7 @@ def _limits(name: str, project: Path) -> Finding:
 _CHECKS: dict[str, Check] = {
     "python": _python,
     "home": _home,
+    "state": _state,
     "frameworks": _frameworks,
     "deprecated": _deprecated,
     "embedded": _embedded,

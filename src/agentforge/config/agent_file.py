@@ -194,7 +194,7 @@ class Native(Section):
     framework: FrameworkReference
     """Framework that the code is written for: a name, `name@series` or `name==version`."""
     entrypoint: Annotated[str, AfterValidator(_checked_entrypoint)]
-    """Module and object, `my_project.crew:make_crew`; a function without arguments is called for the object."""
+    """Module and object, `my_project.crew:make_crew`; a function without arguments, `async` or not, makes it."""
     tools_idempotent: bool = False
     """Whether recovery may repeat the agent's own tools."""
 

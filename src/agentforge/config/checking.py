@@ -18,6 +18,7 @@ from agentforge.errors.config import ConfigError, InvalidValueError, MissingKeyE
 __all__ = ["Section", "check", "dotted", "problems_of", "refusal"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_MOST_PROBLEMS = 1000
 SECRET_KEYS = frozenset({"api_key"})
 
 _EXPECTED = {
@@ -86,8 +87,9 @@ def check(model: type[ModelT], source: Source) -> ModelT:
 
 
 def problems_of(model: type[BaseModel], source: Source, error: ValidationError) -> list[Problem]:
-    """Return everything that is wrong with a source, in the order of the file."""
-    problems = [_problem(model, source, cast("Mapping[str, Any]", each)) for each in error.errors()]
+    """Return everything that is wrong with a source, in the order of the file; of a great many the first ones."""
+    found = error.errors(include_url=False)[:_MOST_PROBLEMS]
+    problems = [_problem(model, source, cast("Mapping[str, Any]", each)) for each in found]
     return sorted(problems, key=_order)
 
 

@@ -1,5 +1,6 @@
 """Small changes to a TOML file that somebody wrote by hand: everything else in it, comments too, stays as it is."""
 
+import contextlib
 import copy
 import os
 import re
@@ -25,15 +26,16 @@ def edit(file: Path, change: Callable[[str], str], expected: Callable[[dict[str,
     Raises FileSyntaxError for a file that is no TOML, NotEditableError where the two come out differently.
     """
     before = read_text(file) if file.exists() else ""
-    data = copy.deepcopy(parse_toml(before, str(file)).data)
-    expected(data)
     try:
+        data = copy.deepcopy(parse_toml(before, str(file)).data)
+        expected(data)
         after = change(before.replace("\r\n", "\n"))
         if tomllib.loads(after) != data:
             raise ValueError("something else would change")
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise NotEditableError(
-            f"`{file}` is written in a way that can't be changed by program: {error}",
+            f"`{file}` is written in a way that can't be changed by program: {why}",
             hint="Make the change by hand; docs/reference/project.md has the keys.",
             file=str(file),
         ) from None
@@ -81,11 +83,16 @@ def _ended(text: str) -> str:
 
 def _write(file: Path, text: str) -> None:
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     try:
+        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
         fresh.write_text(text, encoding="utf-8", newline="")
         fresh.chmod(mode)
         fresh.replace(file)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise NotEditableError(f"`{file}` can't be written: {error.strerror}", file=str(file)) from None
+        with contextlib.suppress(OSError):  # of a read-only file system not even what is not there can be removed
+            fresh.unlink()
+        raise NotEditableError(
+            f"`{file}` can't be written: {error.strerror}",
+            hint="The file and its folder have to be writable for this command.",
+            file=str(file),
+        ) from None

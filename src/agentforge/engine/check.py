@@ -47,6 +47,7 @@ class EnvironmentCheck:
         """Import the framework, ask its adapter for the version, let it call a tool and answer."""
         started = time.monotonic()
         self._start_s = self._cpu_s = 0.0
+        self._memory_bytes = 0
         try:
             version = await self._loop(candidate)
         except RpcError as error:
@@ -61,7 +62,8 @@ class EnvironmentCheck:
         problem = None
         if not self._release.is_version(version):
             problem = f"the adapter found version `{version}` where `{self._release.version}` was installed"
-        return CheckReport(problem, version, "", time.monotonic() - started, self._start_s, self._cpu_s)
+        took_s = time.monotonic() - started
+        return CheckReport(problem, version, "", took_s, self._start_s, self._cpu_s, self._memory_bytes)
 
     async def _loop(self, candidate: Environment) -> str:
         calls: list[dict[str, Any]] = []
@@ -79,7 +81,7 @@ class EnvironmentCheck:
             tools = self._release.traits.capability("tools").level != "absent"
             await trial.open(_AGENT if tools else {**_AGENT, "spec": {**_AGENT["spec"], "tools": []}})
             run = await trial.run("check", "What is 2 + 2?")
-            self._cpu_s = _cpu_s(trial.worker.pid)
+            self._cpu_s, self._memory_bytes = _used(trial.worker.pid)
             output = str((run.result or {}).get("output"))
             if not tools and "What is 2 + 2?" not in output:  # the scripted model says what it was asked
                 raise RpcError(0, f"the model was not asked: the agent answered `{output[:200]}`")
@@ -100,12 +102,13 @@ class EnvironmentCheck:
         )
 
 
-def _cpu_s(pid: int) -> float:
-    """Return the processor time of a process and all below it."""
-    total = 0.0
+def _used(pid: int) -> tuple[float, int]:
+    """Return the processor time and the memory of a process and all below it."""
+    seconds, memory = 0.0, 0
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
         for each in (process, *process.children(recursive=True)):
             used = each.cpu_times()
-            total += used.user + used.system
-    return total
+            seconds += used.user + used.system
+            memory += each.memory_info().rss
+    return seconds, memory

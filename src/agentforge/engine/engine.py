@@ -17,6 +17,7 @@ import msgspec
 from agentforge.config import load_policies, load_project
 from agentforge.engine.adapters import AdapterStore
 from agentforge.engine.allowance import Backlog
+from agentforge.engine.builds import Builds
 from agentforge.engine.catalogue_files import CatalogueFiles, today
 from agentforge.engine.cataloguing import Cataloguing
 from agentforge.engine.children import Children
@@ -31,8 +32,8 @@ from agentforge.engine.history import History, known_run
 from agentforge.engine.journal import Journal
 from agentforge.engine.lineage import Lineage
 from agentforge.engine.portable import export_run, import_run
-from agentforge.engine.preparing import Preparing, Submission, definition_of, new_run, reference_of, started
-from agentforge.engine.provision import Progress, Provision
+from agentforge.engine.preparing import Preparing, Submission, new_run, started
+from agentforge.engine.provision import Provision
 from agentforge.engine.queue import Queue, QueueLimits, Ticket, queue_keys
 from agentforge.engine.rates import Rates, rate_limits
 from agentforge.engine.record import Record
@@ -44,15 +45,14 @@ from agentforge.engine.soundness import Soundness
 from agentforge.engine.staff import Staff
 from agentforge.engine.threads import Threads
 from agentforge.engine.toolcalls import ToolCalls
-from agentforge.engine.tuning import packages, tuning
 from agentforge.engine.upkeep import Upkeep
 from agentforge.engine.versions import AgentVersions
-from agentforge.environments import Environment, EnvironmentRequest, Environments, data_home, storage_errors
+from agentforge.environments import Environments, data_home, storage_errors
 from agentforge.errors import AgentForgeError, InternalError
 from agentforge.errors.environments import DiskFull
 from agentforge.errors.runs import HostStopped
 from agentforge.errors.store import LeaseLost, StoreClosed
-from agentforge.frameworks import Catalogue, LiveCatalogue, Release
+from agentforge.frameworks import Catalogue, LiveCatalogue
 from agentforge.gateway import EmbeddedModel, Gateway, most_connections
 from agentforge.sandbox import Watch
 from agentforge.store import Event, Lease, ProjectId, Run, RunChanges, RunId, Store, open_store
@@ -95,16 +95,16 @@ class Engine:
         catalogue = LiveCatalogue(
             lambda: [*catalogue_folders, *self.catalogue_files.folders()], self.environments.interpreters.exists
         )
+        self.provision = Provision(root, catalogue, self.environments)
         level = self.project.config.sandbox.level
-        self.provision = Provision(root, catalogue, self.environments, AdapterStore(home / "adapters"), level)
+        self.builds = Builds(self.environments, AdapterStore(home / "adapters"), level)
         state = self.project.state_dir
         self.fencing = Fencing(state / "workspaces", load_policies(environ))
         self.store: Store = open_store(state / "state.db", self.project.config.durability.level)
         self.versions = AgentVersions(self.store, state / "versions", clock)
         private = (home, *private)
         self.preparing = Preparing(root, self.store, self.provision, self.versions, self.fencing, private, clock)
-        name = ProjectId(str(root))
-        self.cataloguing = Cataloguing(root, name, self.provision, self.catalogue_files, self.store, clock)
+        self.cataloguing: Cataloguing
         self._executions: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._numbers = itertools.count()
@@ -157,7 +157,7 @@ class Engine:
         await self.store.open()
         try:
             holder = f"{os.uname().nodename}:{os.getpid()}"
-            self.lease = await self.store.acquire_lease(ProjectId(str(self.root)), holder)
+            self.lease = await self.store.acquire_lease(await self._name(), holder)
             self._workers = await workers_gone(state / "workers", self.lease.epoch)
             self._watch = await Watch.of(state, self.lease.epoch)
         except BaseException:
@@ -169,6 +169,12 @@ class Engine:
         await self.recovery.begin()
         return self
 
+    async def _name(self) -> ProjectId:
+        """Return what its store calls the project: by its first folder, which may have been moved since."""
+        known = {each.project: each.created_at for each in await self.store.list_projects()}
+        name = ProjectId(str(self.root))
+        return name if name in known or not known else max(known, key=lambda each: known[each])
+
     def _register(self) -> None:
         """Have this project's lock and runs count where environments are removed."""
         try:
@@ -179,6 +185,9 @@ class Engine:
 
     def _wire(self, pyz: Path) -> None:
         """Make the parts and give them to each other."""
+        self.cataloguing = Cataloguing(
+            self.root, self.lease.project, self.provision, self.catalogue_files, self.store, self._clock
+        )
         divergences = Divergences(self._clock)
         self._queue = Queue(QueueLimits.of(self.project.config, most_connections()))
         self._responses = ResponseCache(self.store, self.lease.project, self._clock)
@@ -208,21 +217,16 @@ class Engine:
             soundness=self.soundness,
         )
         self._runner = Runner(
-            self.store, self.provision, self.versions, self.gateway, self.staff, self.fencing, self._clock
+            self.store, self.provision, self.builds, self.versions, self.gateway, self.staff, self.fencing, self._clock
         )
-        self._upkeep = Upkeep(
-            self.store,
-            self._responses,
-            self.lease.project,
-            self.lease.epoch,
-            self.project.config.durability.retain_days,
-            self._clock,
-        )
+        lease, days = self.lease, self.project.config.durability.retain_days
+        self._upkeep = Upkeep(self.store, self._responses, lease.project, lease.epoch, days, self._clock)
 
     async def __aexit__(self, *exc: object) -> None:
         await self.hand_over()
         await self._upkeep.close()
         await self.provision.close()
+        await self.builds.close()
         await self.staff.close()
         await self._watch.close()
         self._workers.close()
@@ -282,15 +286,8 @@ class Engine:
 
     def _ticket(self, run: Run, *, refusable: bool = False) -> Ticket:
         keys = queue_keys(run.framework, run.agent_name, run.model)
-        options = run.options
-        return self._queue.enter(
-            run.run_id,
-            keys,
-            options.get("priority", 0),
-            options.get("parent"),
-            refusable=refusable,
-            serial=run.thread,
-        )
+        priority, parent = run.options.get("priority", 0), run.options.get("parent")
+        return self._queue.enter(run.run_id, keys, priority, parent, refusable=refusable, serial=run.thread)
 
     async def _taken_before(self, submission: Submission) -> Run | None:
         if submission.submit_key is None:
@@ -433,60 +430,6 @@ class Engine:
     def forget_result(self, run_id: str) -> None:
         """Read the run's result anew the next time: it has changed."""
         self._results.pop(run_id, None)
-
-    # ---- environments
-
-    async def ensure(
-        self,
-        submission: Submission | None,
-        reference: str,
-        progress: Progress,
-        *,
-        latest: bool = False,
-        rebuild: bool = False,
-        variables: Mapping[str, str] | None = None,
-    ) -> tuple[Environment, tuple[str, ...]]:
-        """Build what a reference (or an agent on it) needs, telling of the progress; `rebuild` even what is built.
-
-        `latest` means the newest release on the index that the reference admits; `variables` are those of the client.
-        Returns what is built with what to warn of.
-        """
-        definition = None
-        project = self.preparing.project(variables or {})
-        if submission is not None:
-            definition = await asyncio.to_thread(definition_of, submission)
-            await self.preparing.permitted(project, definition, submission.variables)
-            reference = reference_of(definition, submission.on)
-        if latest:
-            reference = await self.provision.latest(reference)
-        added = packages(project, definition, reference)
-        warnings = self.preparing.usable(project, reference, added, definition)
-        provisioned = await self.provision.framework(
-            reference, added.lines, progress, roles=added.roles, as_of_now=latest
-        )
-        tuning(
-            project, definition, provisioned.release, self.catalogue.names()
-        )  # a wrong setting is told before a build
-        environment = await self._ensure(provisioned.request, provisioned.release, progress, rebuild)
-        if definition is not None and definition.tools:
-            await self._ensure(await self.provision.tools(project, progress), None, progress, rebuild)
-        return environment, warnings
-
-    async def rebuild(self, id: str, progress: Progress) -> Environment:
-        """Make an environment anew beside the one that is there. Raises RebuildImpossible, AF3xx."""
-        request, release = await asyncio.to_thread(self.provision.built_from, id)
-        return await self._ensure(request, release, progress, True)
-
-    async def _ensure(
-        self, request: EnvironmentRequest, release: Release | None, progress: Progress, rebuild: bool
-    ) -> Environment:
-        if not rebuild:
-            environment = await self.provision.ensure(request, release, progress)
-            await self.soundness.require(environment.id)
-            return environment
-        environment = await self.provision.rebuild(request, release, progress)
-        self.staff.renew(environment.id)
-        return environment
 
     # ---- inside
 

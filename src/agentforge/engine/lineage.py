@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lineage"]
 
-_NOT_INHERITED = ("interrupts", "warnings", "thread_seq", "parent")
+_NOT_INHERITED = ("interrupts", "warnings", "thread_seq", "parent", "offline")
 
 
 class Lineage:
@@ -185,6 +185,7 @@ class Lineage:
         effects, _ = await self._valid_effects(run, None)
         at = effects[-1].position if effects else -1
         copy = await self._descendant(run, at)
+        copy.options["offline"] = True  # should this host end before it is deleted, the next one does that
         if submission is None:
             prepared = await self._engine.preparing.recorded(copy, variables, offline=True)
         else:

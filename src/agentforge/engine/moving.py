@@ -6,22 +6,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.specifiers import SpecifierSet
+
+from agentforge.engine.building import build
 from agentforge.engine.provision import TOOLS
 from agentforge.engine.tuning import packages
-from agentforge.environments import EnvironmentRequest, Exported, Imported, LockEntry
+from agentforge.environments import EnvironmentRequest, Exported, Imported, LockEntry, Progress
 from agentforge.errors import AgentForgeError
-from agentforge.errors.keeping import BundleUnfit
-from agentforge.frameworks import Release
+from agentforge.errors.keeping import BundleInvalid, BundleUnfit
+from agentforge.frameworks import Reference, Release
 
 if TYPE_CHECKING:
     from agentforge.engine.engine import Engine
-    from agentforge.engine.provision import Progress
 
 __all__ = ["export_environments", "import_environments"]
 
 
 async def export_environments(
-    engine: "Engine", references: Sequence[str], target: Path, progress: "Progress", variables: Mapping[str, str]
+    engine: "Engine", references: Sequence[str], target: Path, progress: Progress, variables: Mapping[str, str]
 ) -> dict[str, Any]:
     """Write a bundle with what references mean in this project (`tools`: its tool environment), built and checked.
 
@@ -32,14 +34,14 @@ async def export_environments(
     return {"file": str(target), "size_bytes": size, "environments": [_shown(each.entry) for each in exported]}
 
 
-async def _exported(engine: "Engine", reference: str, progress: "Progress", variables: Mapping[str, str]) -> Exported:
+async def _exported(engine: "Engine", reference: str, progress: Progress, variables: Mapping[str, str]) -> Exported:
     project = engine.preparing.project(variables)
     if reference == TOOLS:
         request = await engine.provision.tools(project, progress)
-        await engine.provision.ensure(request, None, progress)
+        await engine.builds.ensure(request, None, progress)
         lines: Sequence[str] = request.lock.requirements
     else:
-        await engine.ensure(None, reference, progress, variables=variables)
+        await build(engine, None, reference, progress, variables=variables)
         added = packages(project, None, reference)
         provisioned = await engine.provision.framework(reference, added.lines, roles=added.roles)
         request, lines = provisioned.request, added.lines
@@ -49,11 +51,12 @@ async def _exported(engine: "Engine", reference: str, progress: "Progress", vari
 
 
 async def import_environments(
-    engine: "Engine", file: Path, progress: "Progress", *, build: bool = True
+    engine: "Engine", file: Path, progress: Progress, *, build: bool = True
 ) -> dict[str, Any]:
     """Take a bundle's wheels and locks, pin its requests where the project pins none, and build its environments.
 
-    Raises what `environments.Moving.take` and building raise, and AF20x for a framework that is not known here.
+    Raises what `environments.Moving.take` and building raise, AF20x for a framework that is not known here, and
+    BundleInvalid for an environment that is not what its request asks for.
     """
     taken = await asyncio.to_thread(engine.environments.moving.take, file, lambda each: _release_of(engine, each))
     known = [(each, _release_of(engine, each)) for each in taken]
@@ -62,7 +65,7 @@ async def import_environments(
         pinned = await engine.provision.adopt(_entry_of(each, release))
         found = {**_shown(each.entry), "pinned": pinned, "built": list(each.built), "environment": None}
         if build:
-            environment = await engine.provision.ensure(_request_of(each, release), release, progress)
+            environment = await engine.builds.ensure(_request_of(each, release), release, progress)
             found["environment"] = environment.id
         shown.append(found)
     return {"file": str(file), "environments": shown}
@@ -72,13 +75,30 @@ def _release_of(engine: "Engine", imported: Imported) -> Release | None:
     entry = imported.entry
     if not entry.release:
         if (entry.framework, entry.request) != (TOOLS, TOOLS):
-            raise BundleUnfit(f"`{entry.request}` of the bundle names no release", hint="Export the environments anew.")
+            raise BundleInvalid(f"`{entry.request}` of the bundle names no release")
         return None
     try:
-        return engine.catalogue.resolve(f"{entry.framework}=={entry.release}")
+        reference = Reference.parse(entry.request)
+        release = engine.catalogue.resolve(f"{entry.framework}=={entry.release}")
     except AgentForgeError as error:
         error.hint = f"The bundle has an environment of it. {error.hint}".strip()
         raise
+    named = (reference.name, str(reference), release.version)
+    if named != (entry.framework, entry.request, entry.release) or not reference.admits(release.version):
+        raise BundleInvalid(
+            f"The bundle has {entry.framework} `{entry.release}` for `{entry.request}`, which does not ask for it"
+        )
+    _require_python(engine, entry, release)
+    return release
+
+
+def _require_python(engine: "Engine", entry: LockEntry, release: Release) -> None:
+    version = engine.environments.interpreters.find(entry.python).version
+    if not SpecifierSet(release.python).contains(version, prereleases=True):
+        raise BundleUnfit(
+            f"The bundle has {release.reference} for Python `{entry.python}`, and it runs on `{release.python}`",
+            hint="Export the environments anew.",
+        )
 
 
 def _entry_of(imported: Imported, release: Release | None) -> LockEntry:

@@ -27,11 +27,11 @@ from agentforge.engine.fencing import Fencing
 from agentforge.engine.permissions import Permitted, only_described, permitted
 from agentforge.engine.provision import Provision, Provisioned
 from agentforge.engine.sharing import SharedWork
-from agentforge.engine.tuning import Packages, Tuning, packages, tuning
+from agentforge.engine.tuning import Packages, Tuning, packages, tuning, unknown_frameworks
 from agentforge.engine.versions import AgentVersions
 from agentforge.errors.config import MissingVariableError
-from agentforge.errors.runs import AutoUnavailable, ThreadInvalid, VersionUnusable
-from agentforge.frameworks import require_able, require_usable
+from agentforge.errors.runs import AutoUnavailable, NativeElsewhere, ThreadInvalid, VersionUnusable
+from agentforge.frameworks import Reference, require_able, require_usable
 from agentforge.gateway import Secret, Upstream
 from agentforge.sandbox import Level
 from agentforge.store import AgentVersion, AgentVersionId, JsonObject, Lease, Run, RunId, Store
@@ -147,10 +147,11 @@ class Preparing:
 
         Raises ReleaseEnded, CapabilityAbsent, and AF20x.
         """
-        release = self._provision.meant(reference, added.lines)
+        release, catalogue = self._provision.meant(reference, added.lines), self._provision.catalogue
         if definition is not None:
-            require_able(release, _needed(definition), self._provision.catalogue.releases(release.framework.name))
-        return require_usable(release, project.config.catalogue.deprecated, today(self._clock()))
+            require_able(release, _needed(definition), catalogue.releases(release.framework.name))
+        warnings = require_usable(release, project.config.catalogue.deprecated, today(self._clock()))
+        return (*warnings, *unknown_frameworks(project.config, catalogue))
 
     def _tuned(self, project: Project, definition: AgentDefinition, provisioned: Provisioned) -> Tuning:
         return tuning(project, definition, provisioned.release, self._provision.catalogue.names())
@@ -203,7 +204,8 @@ class Preparing:
         return self._known[run.agent_version]
 
     async def moved(self, prepared: Prepared, on: str) -> Prepared:
-        """Return the same agent on another framework."""
+        """Return the same agent on another framework. Raises as `submitted`."""
+        on = reference_of(prepared.definition, on)
         added = packages(prepared.project, prepared.definition, on)
         warnings = self.usable(prepared.project, on, added, prepared.definition)
         provisioned = await self._provision.framework(on, added.lines, roles=added.roles)
@@ -311,10 +313,17 @@ def definition_of(submission: Submission) -> AgentDefinition:
 
 
 def reference_of(definition: AgentDefinition, on: str | None) -> str:
-    """Return the framework that an agent runs on. Raises AutoUnavailable."""
+    """Return the framework that an agent runs on. Raises AutoUnavailable, NativeElsewhere, ReferenceInvalid."""
     reference = on or definition.frameworks[0]
     if reference == "auto":
         raise AutoUnavailable(f"the agent `{definition.name}` names no framework to run on")
+    native = definition.file.native
+    if native is not None and Reference.parse(reference).name != (own := Reference.parse(native.framework).name):
+        raise NativeElsewhere(
+            f"the agent `{definition.name}` is native: `{native.entrypoint}` is an object of `{own}`, "
+            f"which `{reference}` can't run",
+            hint=f"Leave `--on` out, or name a release of its own framework: `--on {own}==VERSION`.",
+        )
     return reference
 
 

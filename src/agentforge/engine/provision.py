@@ -1,7 +1,8 @@
-"""What a run needs built: the framework's environment and the project's tool environment, pinned by the project."""
+"""What a run needs built, as the project pins it: the framework's environment and the project's tool environment."""
 
 import asyncio
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -13,35 +14,33 @@ from types import MappingProxyType
 
 from agentforge.config import Project
 from agentforge.config.requirement import local_package
-from agentforge.engine.adapters import AdapterStore
-from agentforge.engine.check import EnvironmentCheck
+from agentforge.engine.sharing import JoinedWork
 from agentforge.environments import (
     CONTENT,
     LOCK_FILE,
     BuildProgress,
-    Check,
     Environment,
     EnvironmentRequest,
     Environments,
     LocalWheel,
     Lock,
     LockEntry,
+    Progress,
     ProjectLock,
     content_digest,
     content_of,
 )
+from agentforge.environments.project_lock import TOOLS
 from agentforge.errors import AgentForgeError
 from agentforge.errors.config import FileSyntaxError
 from agentforge.errors.environments import EnvironmentUnknown, LocalPackageFailed, PinMoved, RebuildImpossible
 from agentforge.errors.frameworks import ReferenceInvalid, ReleaseUnknown
 from agentforge.frameworks import Catalogue, LiveCatalogue, Reference, Release, ReleaseRange
-from agentforge.sandbox import Level
 
 __all__ = ["TOOLS", "Provision", "Provisioned"]
 
-Progress = Callable[[BuildProgress], None]
-TOOLS = "tools"
 _LATEST_FOR_S = 60.0
+_Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +52,28 @@ class Provisioned:
     request: EnvironmentRequest
 
 
-class _Build:
-    """One build under way, shared by everybody who waits for it."""
-
-    def __init__(self) -> None:
-        self.listeners: list[Progress] = []
-        self.last: BuildProgress | None = None
-        self.task: asyncio.Task[Environment]
-
-    def tell(self, progress: BuildProgress) -> None:
-        self.last = progress
-        for listener in list(self.listeners):
-            listener(progress)
-
-
 class Provision:
-    """Resolves, pins and builds for one project; the project's host is the only writer of its lock file."""
+    """Resolves and pins for one project; the project's host is the only writer of its lock file."""
 
     def __init__(
         self,
         root: Path,
         catalogue: Catalogue | LiveCatalogue,
         environments: Environments,
-        adapters: AdapterStore,
-        level: Level = "standard",
     ) -> None:
-        self._level = level
         self._catalogue = catalogue
         self.environments = environments
-        self.adapters = adapters
         self._root = root
         self._lock_path = root / LOCK_FILE
         self._latest: dict[str, tuple[str, float]] = {}
-        self._builds: dict[tuple[str, str, str], _Build] = {}
-        self._ready: dict[tuple[str, str, str], Environment] = {}
-        self._resolved: dict[tuple[str, tuple[str, ...], int], Provisioned] = {}
-        self._resolved_tools: dict[tuple[str, tuple[str, ...], int], EnvironmentRequest] = {}
+        self._resolved: dict[tuple[str, tuple[str, ...], _Stamp], Provisioned] = {}
+        self._resolved_tools: dict[tuple[str, tuple[str, ...], _Stamp], EnvironmentRequest] = {}
+        # None is the answer of work whose result was not pinned, because somebody else had pinned something meanwhile.
+        self._resolving = JoinedWork[Provisioned | None, BuildProgress]()
+        self._resolving_tools = JoinedWork[EnvironmentRequest | None, BuildProgress]()
         self._pinning = asyncio.Lock()
+        """Held while the lock file is compared and written, never while something is resolved."""
+        self._changes = 0
         self._meant: tuple[object, ProjectLock | None, dict[tuple[str, tuple[str, ...]], Release]] = (None, None, {})
 
     @property
@@ -113,45 +97,54 @@ class Provision:
         """
         named = await asyncio.to_thread(self._named, requirements)
         lines = tuple(named)
-        key = (reference, lines, self._lock_stamp())
-        if key in self._resolved and self._resolved[key].release.framework in self.catalogue:
-            return self._resolved[key]
-        async with self._pinning:
-            pins = await asyncio.to_thread(ProjectLock.load, self._lock_path)
-            entry = pins.pinned(reference, lines)
-            pinned = entry.release if entry else None
-            release = await asyncio.to_thread(self.catalogue.resolve, reference, pinned)
-            local = {
-                line: await self.environments.wheel(path, content_of(line), release.python)
-                for line, path in named.items()
-                if path is not None
-            }
-            if entry is not None and entry.release == release.version and _holds(entry, lines, local):
-                lock = self.environments.restore(entry, release)
-            else:
-                keep = entry.text if entry is not None and entry.release == release.version else ""
-                said = {line: roles.get(given, "") for line, given in zip(lines, requirements, strict=True)}
-                lock = await self.environments.lock(
-                    release, lines, progress=progress, local=local, roles=said, keep=keep, as_of_now=as_of_now
-                )
-                shipped = release.tested and not requirements
-                text = "" if shipped else lock.text
-                await asyncio.to_thread(  # it may have to wait for a garbage collection
-                    self._pin,
-                    pins,
-                    LockEntry(
-                        request=reference,
-                        framework=release.framework.name,
-                        release=release.version,
-                        python=lock.python or release.python,
-                        lock=lock.digest,
-                        requirements=lines,
-                        text=text,
-                    ),
-                )
+        said = {line: roles.get(given, "") for line, given in zip(lines, requirements, strict=True)}
+        while True:
+            stamp = self._lock_stamp()
+            known = self._resolved.get((reference, lines, stamp))
+            catalogue = self.catalogue
+            if known is not None and known.release.framework in catalogue:
+                return known
+            entry = (await asyncio.to_thread(ProjectLock.load, self._lock_path)).pinned(reference, lines)
+            release = await asyncio.to_thread(catalogue.resolve, reference, entry.release if entry else None)
+            wanted = _Wanted(reference, release, named, said, as_of_now)
+            key = (catalogue, entry, reference, tuple(said.items()), as_of_now)
+            found = await self._resolving.do(key, functools.partial(self._provisioned, wanted, entry, stamp), progress)
+            if found is not None:
+                return found
+
+    async def _provisioned(
+        self, wanted: "_Wanted", entry: LockEntry | None, stamp: _Stamp, progress: Progress
+    ) -> Provisioned | None:
+        """Return what the entry has, or what is resolved and pinned in its place; None if it is not there any more."""
+        release, lines = wanted.release, tuple(wanted.named)
+        same = entry if entry is not None and entry.release == release.version else None
+        local = await self._wheels(wanted.named, release, entry)
+        if same is not None and _holds(same, lines, local):
+            lock = self.environments.restore(same, release)
+        else:
+            lock = await self.environments.lock(
+                release, lines, progress=progress, local=local, roles=wanted.roles,
+                keep=same.text if same is not None else "", as_of_now=wanted.as_of_now,
+            )  # fmt: skip
+            made = _entry_of(wanted.reference, release, lock, lines)
+            pinned = await self._pin_instead(entry, made)
+            if pinned is None:
+                return None
+            stamp = pinned
         found = Provisioned(release, lock, EnvironmentRequest.for_release(release, lock))
-        self._resolved[(reference, lines, self._lock_stamp())] = found
+        self._resolved[(wanted.reference, lines, stamp)] = found
         return found
+
+    async def _wheels(
+        self, named: Mapping[str, Path | None], release: Release, entry: LockEntry | None
+    ) -> dict[str, LocalWheel]:
+        """Return the wheel of each line that is a local package; the entry's lock may have come with some."""
+        lock = entry.lock if entry is not None else ""
+        return {
+            line: await self.environments.wheel(path, content_of(line), release.python, lock)
+            for line, path in named.items()
+            if path is not None
+        }
 
     def meant(self, reference: str, requirements: Sequence[str] = ()) -> Release:
         """Return the release that a reference means here; nothing is resolved or pinned. Raises AF20x, AF314."""
@@ -175,7 +168,7 @@ class Provision:
             pins = await asyncio.to_thread(ProjectLock.load, self._lock_path)
             current = pins.pinned(entry.request, entry.requirements)
             if current is None:
-                await asyncio.to_thread(self._pin, pins, entry)
+                await self._pin(pins, entry)
             return current is None or current.lock == entry.lock
 
     def _named(self, requirements: Sequence[str]) -> dict[str, Path | None]:
@@ -245,11 +238,7 @@ class Provision:
                 f"the local package {changed} of `{entry.request}` has changed since it was locked",
                 hint="Run an agent with it first, which locks what it is now; then start the update again.",
             )
-        local = {
-            line: await self.environments.wheel(path, content_of(line), release.python)
-            for line, path in named.items()
-            if path is not None
-        }
+        local = await self._wheels(named, release, entry)
         lock = await self.environments.lock(
             release, tuple(named), progress=progress, local=local, refresh=refresh, as_of_now=as_of_now
         )
@@ -260,16 +249,7 @@ class Provision:
 
         What was a generation before is that one again. Raises PinMoved if `entry` is not the active one any more.
         """
-        release, lock = found.release, found.lock
-        added = LockEntry(
-            request=entry.request,
-            framework=release.framework.name,
-            release=release.version,
-            python=lock.python or release.python,
-            lock=lock.digest,
-            requirements=entry.requirements,
-            text="" if release.tested and not entry.requirements else lock.text,
-        )
+        added = _entry_of(entry.request, found.release, found.lock, entry.requirements)
         async with self._changing(entry) as pins:
             self._keep_unshipped(pins, entry)
             history = pins.generations(entry.request, entry.requirements)
@@ -289,11 +269,7 @@ class Provision:
             if pins.pinned(active.request, active.requirements) != active:
                 raise PinMoved(f"`{active.request}` means something else in this project since the change was begun")
             yield pins
-            await asyncio.to_thread(self._save, pins)
-            # Not by the file's time alone: two changes may come within one tick of its clock.
-            self._resolved.clear()
-            self._resolved_tools.clear()
-            self._meant = (None, None, {})
+            await self._save(pins)
 
     def _keep_unshipped(self, pins: ProjectLock, entry: LockEntry) -> None:
         """Keep the text of a lock that was shipped and is not any more, so that it can be gone back to."""
@@ -315,68 +291,37 @@ class Provision:
         config = project.config.tools
         python = config.python or f"{sys.version_info.major}.{sys.version_info.minor}"
         requirements = _tool_requirements(project)
-        key = (python, requirements)
-        if (found := self._resolved_tools.get((*key, self._lock_stamp()))) is not None:
-            return found
-        async with self._pinning:
-            pins = await asyncio.to_thread(ProjectLock.load, self._lock_path)
-            entry = pins.pinned(TOOLS, requirements)
-            if entry is not None and entry.python == python:
-                lock = self.environments.restore(entry)
-            else:
-                lock = await self.environments.lock_tools(python, requirements, progress=progress)
-                await asyncio.to_thread(  # it may have to wait for a garbage collection
-                    self._pin,
-                    pins,
-                    LockEntry(
-                        request=TOOLS,
-                        framework=TOOLS,
-                        release="",
-                        python=python,
-                        lock=lock.digest,
-                        requirements=tuple(requirements),
-                        text=lock.text,
-                    ),
-                )
+        while True:
+            stamp = self._lock_stamp()
+            if (known := self._resolved_tools.get((python, requirements, stamp))) is not None:
+                return known
+            entry = (await asyncio.to_thread(ProjectLock.load, self._lock_path)).pinned(TOOLS, requirements)
+            work = functools.partial(self._provisioned_tools, python, requirements, entry, stamp)
+            found = await self._resolving_tools.do((python, requirements, entry), work, progress)
+            if found is not None:
+                return found
+
+    async def _provisioned_tools(
+        self, python: str, requirements: tuple[str, ...], entry: LockEntry | None, stamp: _Stamp, progress: Progress
+    ) -> EnvironmentRequest | None:
+        if entry is not None and entry.python == python:
+            lock = self.environments.restore(entry)
+        else:
+            lock = await self.environments.lock_tools(python, requirements, progress=progress)
+            pinned = await self._pin_instead(
+                entry, LockEntry(TOOLS, TOOLS, "", python, lock.digest, requirements, lock.text)
+            )
+            if pinned is None:
+                return None
+            stamp = pinned
         request = EnvironmentRequest.for_tools(lock, python)
-        self._resolved_tools[(*key, self._lock_stamp())] = request
+        self._resolved_tools[(python, requirements, stamp)] = request
         return request
 
-    async def ensure(
-        self, request: EnvironmentRequest, release: Release | None, progress: Progress | None = None
-    ) -> Environment:
-        """Return the built environment; builds of the same one in this host are done once and shared."""
-        key = (request.name, request.lock.digest, request.python)
-        known = self._ready.get(key)
-        if known is not None and known.python.exists():
-            return known
-        build = self._builds.get(key)
-        if build is None:
-            build = self._builds[key] = _Build()
-            check: Check | None = EnvironmentCheck(release, self.adapters, self._level) if release else None
-            build.task = asyncio.create_task(self.environments.ensure(request, build.tell, check))
-            build.task.add_done_callback(lambda _: self._builds.pop(key, None))
-        if progress is not None:
-            build.listeners.append(progress)
-            if build.last is not None:
-                progress(build.last)
-        try:
-            # A caller that gives up must not stop the build for the others.
-            environment = await asyncio.shield(build.task)
-        finally:
-            if progress is not None:
-                build.listeners.remove(progress)
-        self._ready[key] = environment
-        return environment
-
-    async def rebuild(
-        self, request: EnvironmentRequest, release: Release | None, progress: Progress | None = None
-    ) -> Environment:
-        """Return the environment for a request, made anew beside the one that is there (`Environments.rebuild`)."""
-        check = EnvironmentCheck(release, self.adapters, self._level) if release else None
-        environment = await self.environments.rebuild(request, progress, check)
-        self._ready[(request.name, request.lock.digest, request.python)] = environment
-        return environment
+    async def close(self) -> None:
+        """Stop what is being resolved."""
+        await self._resolving.close()
+        await self._resolving_tools.close()
 
     def built_from(self, id: str) -> tuple[EnvironmentRequest, Release | None]:
         """Return what an environment was built from. Raises EnvironmentUnknown, RebuildImpossible."""
@@ -417,49 +362,83 @@ class Provision:
 
     def used(self) -> list[Environment]:
         """Return the environments that this project's active pins mean, as far as they are built. Blocking."""
-        entries = {(each.framework, each.lock): each.python for each in self._pins() if each.active}
+        entries = {(each.framework, each.lock): each.pythons for each in self._pins() if each.active}
         found = []
         for environment in self.environments.list_standing():
-            python = entries.get((environment.framework or TOOLS, environment.lock_digest))
-            if python is not None and self._is_choice(environment, python):
+            pythons = entries.get((environment.framework or TOOLS, environment.lock_digest))
+            if pythons is not None and self._is_choice(environment, pythons):
                 found.append(environment)
         return found
 
-    def _is_choice(self, environment: Environment, python: str) -> bool:
-        """Whether its Python is the one that this machine takes for a range (or a series, as tools have it)."""
+    def _is_choice(self, environment: Environment, pythons: str) -> bool:
+        """Whether its Python is the one that this machine takes for a range."""
         try:
-            wanted = self.environments.interpreters.find(python if set(python) & set("<>=!~") else f"=={python}.*")
+            wanted = self.environments.interpreters.find(pythons)
         except AgentForgeError:
             return True
         return wanted.version == environment.python_version
 
-    def forget(self, environment_id: str) -> None:
-        """Look again for an environment the next time: it was removed."""
-        self._ready = {key: found for key, found in self._ready.items() if found.id != environment_id}
-
-    async def close(self) -> None:
-        """Stop the builds under way; they leave nothing half-made."""
-        tasks = [build.task for build in self._builds.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _lock_stamp(self) -> int:
+    def _lock_stamp(self) -> _Stamp:
         """Changes whenever the project's lock file does: what was resolved under it is good until then."""
+        # Not by the file's time alone: two changes may come within one tick of its clock.
         try:
-            return self._lock_path.stat().st_mtime_ns
+            return self._lock_path.stat().st_mtime_ns, self._changes
         except FileNotFoundError:
-            return 0
+            return 0, self._changes
 
-    def _pin(self, pins: ProjectLock, entry: LockEntry) -> None:
+    async def _pin_instead(self, before: LockEntry | None, entry: LockEntry) -> _Stamp | None:
+        """Pin an entry in the place of another; return the stamp from then on, or None if that is not there any more.
+
+        What was resolved took its time, without keeping anybody from pinning the same request.
+        """
+        async with self._pinning:
+            pins = await asyncio.to_thread(ProjectLock.load, self._lock_path)
+            if pins.pinned(entry.request, entry.requirements) != before:
+                return None
+            await self._pin(pins, entry)
+            return self._lock_stamp()
+
+    async def _pin(self, pins: ProjectLock, entry: LockEntry) -> None:
         before = pins.entries
         pins.pin(entry)
         if pins.entries != before:
-            self._save(pins)
+            await self._save(pins)
 
-    def _save(self, pins: ProjectLock) -> None:
+    async def _save(self, pins: ProjectLock) -> None:
+        await asyncio.to_thread(self._write, pins)  # it may have to wait for a garbage collection
+        self._changes += 1
+        self._resolved.clear()
+        self._resolved_tools.clear()
+
+    def _write(self, pins: ProjectLock) -> None:
         with self.environments.pinning(self._root):
             pins.save()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a reference means here, and what is to be in its environment besides."""
+
+    reference: str
+    release: Release
+    named: Mapping[str, Path | None]
+    """The additional lines as the lock has them, those of local packages with the package's path."""
+    roles: Mapping[str, str]
+    """Who brought which line."""
+    as_of_now: bool
+
+
+def _entry_of(request: str, release: Release, lock: Lock, lines: tuple[str, ...]) -> LockEntry:
+    """Return what the project's lock gets: without the text where it is the one that is shipped."""
+    return LockEntry(
+        request=request,
+        framework=release.framework.name,
+        release=release.version,
+        python=lock.python or release.python,
+        lock=lock.digest,
+        requirements=lines,
+        text="" if release.tested and not lines else lock.text,
+    )
 
 
 def _admits(wanted: Reference, releases: ReleaseRange) -> Callable[[str], bool]:

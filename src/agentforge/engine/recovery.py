@@ -88,7 +88,9 @@ class Recovery:
         project, epoch = self._engine.lease.project, self._engine.lease.epoch
         claimed = await self._store.claim_runs(project, epoch)
         for run in claimed:
-            if run.status == "waiting":
+            if run.options.get("offline"):  # a copy that was played from its journal: it must ask for nothing
+                await self._store.delete_run(run.run_id, epoch)
+            elif run.status == "waiting":
                 self.expect(run)
             else:
                 self._left[run.run_id] = self._found[run.run_id] = run

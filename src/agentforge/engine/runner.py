@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from agentforge.engine.answers import Answer, read_answer
-from agentforge.engine.building import BuildLog
+from agentforge.engine.builds import BuildLog, Builds
 from agentforge.engine.execution import Execution
 from agentforge.engine.failures import error_of
 from agentforge.engine.fencing import Fencing
@@ -53,6 +53,7 @@ class Runner:
         self,
         store: Store,
         provision: Provision,
+        builds: Builds,
         versions: AgentVersions,
         gateway: Gateway,
         staff: Staff,
@@ -63,6 +64,7 @@ class Runner:
         self._fencing = fencing
         self._toolboxes = Toolboxes(staff, versions, fencing)
         self._provision = provision
+        self._builds = builds
         self._versions = versions
         self._gateway = gateway
         self._staff = staff
@@ -140,7 +142,7 @@ class Runner:
         fence, user = self._fencing.agent(level, project, file, framework, version.id, permitted, alone=alone)
         if prepared.definition.is_native:
             fence = replace(fence, reads=(*fence.reads, await self._versions.folder(version)))
-        adapter = self._provision.adapters.code(prepared.release, str(version.spec["adapter"]))
+        adapter = self._builds.adapters.code(prepared.release, str(version.spec["adapter"]))
         native = prepared.definition.is_native
         variables = {**prepared.release.traits.variables, **prepared.tuning.variables}
         spec = self._staff.agent_spec(
@@ -156,10 +158,10 @@ class Runner:
         """Build what is missing and describe the tools."""
         prepared = execution.prepared
         tell = BuildLog(execution)
-        environment = await self._provision.ensure(prepared.provisioned.request, prepared.release, tell)
+        environment = await self._builds.ensure(prepared.provisioned.request, prepared.release, tell)
         if prepared.definition.tools:
             request = await self._provision.tools(prepared.project, tell)
-            tool_environment = await self._provision.ensure(request, None, tell)
+            tool_environment = await self._builds.ensure(request, None, tell)
             await self._toolboxes.equip(execution, tool_environment)
         return environment
 

@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentforge.config import AgentDefinition, Project
+from agentforge.config import PROJECT_FILE, AgentDefinition, Project
+from agentforge.config.project_file import ProjectConfig
 from agentforge.config.requirement import local_package
 from agentforge.config.source import KeyPath, Problem, Source, did_you_mean, fault, shown
 from agentforge.environments import BOUND
 from agentforge.errors.config import InvalidValueError, MissingKeyError, UnknownKeyError
-from agentforge.frameworks import Reference, Release
+from agentforge.frameworks import Catalogue, Reference, Release
 from agentforge.store import JsonObject
 
-__all__ = ["Packages", "Setting", "Tuning", "open_schema", "packages", "settings_given", "tuning"]
+__all__ = ["Packages", "Setting", "Tuning", "open_schema", "packages", "settings_given", "tuning", "unknown_frameworks"]
 
 BY_AGENT = "`requirements` of the agent"
 
@@ -110,6 +111,20 @@ def tuning(project: Project, definition: AgentDefinition | None, release: Releas
         if problems:
             raise fault(problems)
     return Tuning({each.name: each.value for each in given}, dict(config.env) if config else {})
+
+
+def unknown_frameworks(config: ProjectConfig, catalogue: Catalogue) -> Iterator[str]:
+    """Yield what to warn of: that agentforge.toml sets something of a framework that there is not."""
+    sections: dict[str, Mapping[str, object]] = {
+        "frameworks": config.frameworks,
+        "limits.frameworks": config.limits.frameworks,
+        "queue.frameworks": config.queue.frameworks,
+    }
+    known = {*catalogue.names(), *(each.name for each in catalogue.broken)}
+    for section, given in sections.items():
+        for name in sorted(given.keys() - known):
+            said = f"`[{section}]` of {PROJECT_FILE} has `{name}`, which is no framework here, so it counts for nothing"
+            yield f"{said}. {did_you_mean(name, known)}"
 
 
 def settings_given(

@@ -11,6 +11,7 @@ __all__ = [
     "RemoteError",
     "RequestInvalid",
     "SocketUnusable",
+    "StateNotWritable",
 ]
 
 
@@ -68,6 +69,15 @@ class HostVersionDiffers(AgentForgeError):
     code = "AF908"
     http_status = 409
     default_hint = "Wait for its runs or stop it: `agentforge host stop`."
+
+
+class StateNotWritable(AgentForgeError):
+    """The folder of the project's state, `.agentforge`, or a file in it can't be written."""
+
+    code = "AF909"
+    default_hint = (
+        "Make it writable (`ls -ld` shows whose it is), or work on a copy of the project in a folder of your own."
+    )
 
 
 class RemoteError(AgentForgeError):

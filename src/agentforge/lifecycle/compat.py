@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from agentforge import __version__
+from agentforge.engine.builds import Builds
 from agentforge.engine.cataloguing import machine_name
-from agentforge.engine.provision import Progress, Provision
-from agentforge.environments import Environment, EnvironmentRequest
+from agentforge.engine.provision import Provision
+from agentforge.environments import Environment, EnvironmentRequest, Progress
 from agentforge.errors import AgentForgeError
 from agentforge.errors.environments import InterpreterMissing
 from agentforge.errors.frameworks import CapabilityUnknown
@@ -56,13 +57,14 @@ class Compat:
     def __init__(
         self,
         provision: Provision,
+        builds: Builds,
         store: Store,
         kept: Path,
         clock: Callable[[], float],
         suite: Suite | None = None,
     ) -> None:
         """`kept` is the folder of the reports."""
-        self._provision, self._store, self._kept, self._clock = provision, store, kept, clock
+        self._provision, self._builds, self._store, self._kept, self._clock = provision, builds, store, kept, clock
         self._suite = suite or Suite()
         self._alone = asyncio.Lock()
 
@@ -119,7 +121,7 @@ class Compat:
     ) -> Report:
         release = asked.release
         try:
-            environment = await self._provision.ensure(await self._request(release), release, build)
+            environment = await self._builds.ensure(await self._request(release), release, build)
             with self._provision.environments.hold(environment.id):
                 outcomes = await self._suite.run(
                     release,

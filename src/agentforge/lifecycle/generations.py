@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentforge.engine import Engine
-from agentforge.engine.provision import Progress, Provisioned
-from agentforge.environments import Environment, LockEntry
+from agentforge.engine.provision import Provisioned
+from agentforge.environments import Environment, LockEntry, Progress
 from agentforge.environments.additions import asked
 from agentforge.errors import AgentForgeError
 from agentforge.errors.environments import (
@@ -110,7 +110,7 @@ class Generations:
                     f"the environment of generation {target.generation} of `{request}` ({target.framework} "
                     f"{target.release}) is not built any more"
                 )
-            environment = await self._engine.provision.ensure(found.request, found.release, progress)
+            environment = await self._engine.builds.ensure(found.request, found.release, progress)
         return active, await self._engine.provision.activate(target, active), environment
 
     def _placed(self, entry: LockEntry) -> Generation:

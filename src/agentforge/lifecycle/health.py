@@ -21,7 +21,7 @@ from agentforge.errors import AgentForgeError
 from agentforge.errors.environments import EnvironmentUnknown, ProbeFailed
 from agentforge.frameworks import Reference, Release, deprecation_of
 from agentforge.lifecycle.probing import judged, probe
-from agentforge.store import HealthRecord, HealthState, ProjectId
+from agentforge.store import HealthRecord, HealthState
 
 __all__ = ["Condition", "Health"]
 
@@ -57,7 +57,6 @@ class Health:
         self._engine = engine
         self._environ = environ
         self._clock = clock
-        self._project = ProjectId(str(engine.root))
         self._machine = machine_name()
         self._interval_s = engine.project.config.health.interval_s
         self._turn = asyncio.Lock()
@@ -191,6 +190,10 @@ class Health:
                 engine.soundness.condemn(environment, found.inspection)
             else:
                 engine.soundness.acquit(environment.id)
+            if release is not None and not found.problem:
+                await engine.cataloguing.measuring.probed(
+                    environment, release, found.start_s, found.memory_mib, busy=found.loaded
+                )
             return await self._record(
                 environment,
                 state,
@@ -247,17 +250,17 @@ class Health:
                 await changed.wait()
 
     async def _history(self, environments: Sequence[str] | None, **how: Any) -> list[HealthRecord]:
-        return await self._engine.store.list_health(self._project, self._machine, environments, **how)
+        return await self._engine.store.list_health(self._engine.lease.project, self._machine, environments, **how)
 
     async def _latest(self) -> list[HealthRecord]:
-        return await self._engine.store.latest_health(self._project, self._machine)
+        return await self._engine.store.latest_health(self._engine.lease.project, self._machine)
 
     async def _record(
         self, environment: Environment, state: HealthState, cause: Cause, problem: str = "", **more: Any
     ) -> HealthRecord:
         record = await self._engine.store.record_health(
             HealthRecord(
-                self._project,
+                self._engine.lease.project,
                 self._machine,
                 environment.id,
                 environment.framework,
@@ -305,6 +308,8 @@ class Health:
                 await self._look_after(first=first)
             except AgentForgeError as error:
                 _log.warning("the environments could not be probed: %s", error.message)
+            except Exception:
+                _log.exception("the environments could not be probed")  # the next time they may be
             first = False
             await asyncio.sleep(min(_LOOK_S, self._interval_s))
 
@@ -324,6 +329,8 @@ class Health:
                 await self.probe(environment, "periodic", gently=True)
             except (ProbeFailed, EnvironmentUnknown) as error:
                 _log.warning("%s", error.message)
+            except Exception:
+                _log.exception("`%s` could not be probed", environment.id)
 
     async def _is_due(self, environment: Environment) -> bool:
         records = await self._history([environment.id], limit=_STARTS)

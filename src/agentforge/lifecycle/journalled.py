@@ -5,7 +5,8 @@ Who calls it: the player, for each request of a run that is played. No I/O, all 
 A model request gets the recorded answer to an equal request that was not served yet (so that parallel branches get
 their own answers, whichever comes first), else the first answer that was not served: a framework that words its
 requests in another way is answered all the same. A tool call has to be one of the recorded ones, name and arguments,
-and must not come before a call that had ended when it began.
+and must not come before a call that had ended when it began; one that is none of them is compared with the nearest of
+those that could have come. After the first difference that is not harmless nothing is served or compared any more.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from agentforge.engine.difference import Change, changes, recorded_request
+from agentforge.engine.difference import Change, Request, changes, nearest, recorded_request
 from agentforge.engine.record import Outcome
 from agentforge.engine.varying import hash_of_request, settled
 from agentforge.gateway import ModelResponse, request_hash
@@ -95,6 +96,8 @@ class Journalled:
 
     def model(self, path: str, data: dict[str, Json]) -> ModelResponse | None:
         """Return the answer to a model request; None if the recorded run had made no such request any more."""
+        if self.fatal is not None:
+            return None
         self.model_calls += 1
         candidates = [each for each in self._left if each.kind == "model" and recorded_request(each).path == path]
         if not candidates:
@@ -115,6 +118,8 @@ class Journalled:
 
     def tool(self, name: str, arguments: dict[str, Json]) -> Outcome | None:
         """Return what a tool call returned; None if the recorded run did not make it now."""
+        if self.fatal is not None:
+            return None
         self.tool_calls += 1
         asked = {"name": name, "arguments": arguments}
         place = f"tool call {self.tool_calls}"
@@ -126,9 +131,12 @@ class Journalled:
         hashed = request_hash("tool", asked)
         found = next((each for each in left if each.request_hash == hashed), None)
         if found is None:
-            expected = recorded_request(left[0]).data
+            due = [each for each in left if not any(_ended_before(other, each) for other in left)]
+            requests = [recorded_request(each) for each in due]
+            index = nearest(Request("tool", name, asked), requests) or 0
+            expected = requests[index].data
             message = f"{place}: expected `{shown_call(expected)}`, found `{shown_call(asked)}`"
-            self._note("tool_call", message, left[0].position, expected, asked, changes(expected, asked))
+            self._note("tool_call", message, due[index].position, expected, asked, changes(expected, asked))
             return None
         first = next((each for each in left if each is not found and _ended_before(each, found)), None)
         if first is not None:
@@ -162,6 +170,8 @@ class Journalled:
 
     def finish(self, recorded: Json, output: Json) -> None:
         """Compare the end: what was not asked for any more, and the output."""
+        if self.fatal is not None:
+            return
         for effect in [each for each in self._left if each.kind == "tool"]:
             expected = recorded_request(effect).data
             message = f"`{shown_call(expected)}` was not called"

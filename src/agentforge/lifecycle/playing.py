@@ -118,7 +118,7 @@ class Player:
         if not prepared.definition.tools:
             return []
         request = await self._engine.provision.tools(prepared.project)
-        environment = await self._engine.provision.ensure(request, None)
+        environment = await self._engine.builds.ensure(request, None)
         _, tools = await self._toolboxes.described(prepared, evidence.run.run_id, environment)
         return list(tools)
 
@@ -153,7 +153,7 @@ class Player:
             environment=self._environment.id,
             python=self._environment.python,
             agent_version=version.id,
-            adapter=self._engine.provision.adapters.code(release),
+            adapter=self._engine.builds.adapters.code(release),
             variables={**release.traits.variables, **prepared.tuning.variables},
             native=definition.is_native,
             fence=fence,

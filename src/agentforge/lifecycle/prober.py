@@ -71,6 +71,7 @@ class Findings(msgspec.Struct):
     start_s: float | None = None
     run_s: float | None = None
     cpu_s: float | None = None
+    memory_mib: float | None = None
     loaded: bool = False
     """Whether the machine had more to do than it has processors for, so that times say little."""
     unable: Unable | None = None
@@ -133,6 +134,7 @@ async def _try(found: Findings, environment: Environment, check: EnvironmentChec
             found.problem, found.details = report.problem, report.details
     found.start_s, found.run_s = _times(report)
     found.cpu_s = round(report.cpu_s, 3) if report.cpu_s else None
+    found.memory_mib = round(report.memory_bytes / 2**20, 1) if report.memory_bytes else None
     found.loaded = os.getloadavg()[0] > (os.cpu_count() or 1)
 
 

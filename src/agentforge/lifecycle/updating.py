@@ -286,7 +286,7 @@ class _Course:
             if progress.stage != "ready":
                 self._say(progress.stage, f"{progress.message}", progress.done, progress.total)
 
-        environment = await self._engine.provision.ensure(found.request, found.release, tell)
+        environment = await self._engine.builds.ensure(found.request, found.release, tell)
         self.report.environment = environment
         return environment
 
@@ -294,7 +294,7 @@ class _Course:
         self._say("smoke", f"scripted scenarios on {release.reference}")
         level = self._engine.project.config.sandbox.level
         with self._engine.environments.hold(environment.id):
-            async for outcome in smoke(environment, release, self._engine.provision.adapters, level):
+            async for outcome in smoke(environment, release, self._engine.builds.adapters, level):
                 self.report.smoke.append(outcome)
         failed = [each for each in self.report.smoke if each.state == "failed"]
         if failed:
@@ -309,6 +309,9 @@ class _Course:
     async def _runs(self, found: Provisioned, environment: Environment) -> None:
         entries = [each for each in await self._engine.provision.pins() if each.key == self._entry.key]
         runs = await recorded_runs(self._engine, entries, self._update.runs)
+        if self._update.runs and not runs:
+            said = f"there is no recorded run on `{self._entry.request}`: only the scripted scenarios were tried"
+            self.report.warnings.append(said)
         async with open_player(self._engine, found, environment, self._update.variables) as player:
             for number, run in enumerate(runs):
                 message = f"playing recorded runs on {found.release.reference}"

@@ -17,7 +17,7 @@ _SOON_S = 0.25
 _ENTRIES = 20_000
 """Most entries of one folder that are looked at in one go: a fraction of a second."""
 _SHARE = 0.02
-"""Most of its time that the measuring may take; what takes longer is measured less often."""
+"""Most of a processor that the measuring may take; what takes more is measured less often."""
 _DISTURBED = 20
 """Passes in a row that are disturbed before a folder counts as too large: somebody hides what is in it."""
 
@@ -46,10 +46,10 @@ class Guard:
 
     def measure(self) -> bool:
         """Look at some more of it; returns whether it is too large. In a thread, once it is `due`."""
-        began = time.monotonic()
+        began = time.thread_time()
         measuring = self._measuring = self._measuring or self._begun()
         done = measuring.go_on(_ENTRIES)
-        self._took_s += time.monotonic() - began
+        self._took_s += time.thread_time() - began
         self.seen = measuring.size
         if measuring.replaced or measuring.size > self._most():
             return True

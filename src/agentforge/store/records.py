@@ -217,7 +217,7 @@ class Measurement(Struct, frozen=True):
     machine: str
     """Which machine: a number of another one says little here."""
     name: str
-    """`size`, `import`, `memory`, `overhead`, `conformance`."""
+    """`size`, `import` (the start of a worker with it), `memory`, `overhead`, `conformance`."""
     value: float
     unit: str
     """`MiB`, `ms`, `%`."""
