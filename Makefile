@@ -42,7 +42,8 @@ demo: ## one agent on three frameworks, on the embedded model, without any key
 
 test: lint types layers docs ## all checks and all tests, cheap ones first
 	@echo "== pytest: unit, process, security, live"
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/process tests/security tests/live
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	  tests/unit tests/process tests/security tests/live
 
 lint: setup ## ruff: rules and format
 	@echo "== ruff"

@@ -1,5 +1,6 @@
 """What tests with real processes share: the environments of this machine, and a project for each test."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -54,12 +55,16 @@ def home() -> Iterator[Path]:
 def frameworks(request: pytest.FixtureRequest, home: Path) -> None:
     """The environments of the frameworks that a test is marked with: built before its own clock starts."""
     for marker in request.node.iter_markers("framework"):
-        environments = "environments/" + marker.args[0].replace("==", "-") + "-*"
-        if not list(home.glob(environments)):
-            command = [Path(sys.executable).with_name("agentforge"), "env", "build", marker.args[0]]
-            variables = {**os.environ, "AGENTFORGE_HOST": "inline"}
-            home.mkdir(parents=True, exist_ok=True)
-            subprocess.run(command, cwd=home, env=variables, check=True, timeout=_BUILD_TIMEOUT_S)
+        build(marker.args[0], home)
+
+
+@functools.cache
+def build(reference: str, home: Path) -> None:
+    """Build the environment of a framework where it is missing. Fixtures of a wider scope than a test's ask for it."""
+    command = [Path(sys.executable).with_name("agentforge"), "env", "build", reference]
+    variables = {**os.environ, "AGENTFORGE_HOME": str(home), "AGENTFORGE_HOST": "inline"}
+    with tempfile.TemporaryDirectory() as project:
+        subprocess.run(command, cwd=project, env=variables, check=True, timeout=_BUILD_TIMEOUT_S)
 
 
 @pytest_asyncio.fixture

@@ -432,7 +432,7 @@ async def test_a_database_that_is_none_is_refused_and_left_alone(project: Projec
 async def test_a_folder_that_cannot_be_written_is_named(project: Project) -> None:
     project.write(".agentforge", "a file where the folder should be")  # holds for root as well
     said = await refusal_of(project)
-    assert "error[AF903]" in said
+    assert "error[AF909]" in said
     assert ".agentforge" in said
 
 

@@ -45,7 +45,8 @@ async def test_openapi_describes_every_resource(shared_project: Project) -> None
         "/v1/runs/{run_id}/export", "/v1/threads", "/v1/threads/{name}", "/v1/environments",
         "/v1/environments/{environment_id}", "/v1/environments/collect", "/v1/environments/export",
         "/v1/environments/import", "/v1/frameworks",
-        "/v1/frameworks/{name}",
+        "/v1/frameworks/{name}", "/v1/catalogue/search", "/v1/catalogue/compare", "/v1/catalogue/folders",
+        "/v1/catalogue/deprecations",
     } <= set(document["paths"])  # fmt: skip
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -223,12 +224,13 @@ async def test_the_socket_is_its_owners_alone(shared_project: Project) -> None:
 
 
 async def test_frameworks_and_environments_are_listed(shared_project: Project) -> None:
-    await shared_project.run(shared_project.agent())
+    run = await shared_project.run(shared_project.agent())
+    (begun,) = [each for each in await shared_project.events(run["run_id"]) if each["kind"] == "attempt.started"]
     _, _, frameworks = await ask(shared_project, "GET", "/v1/frameworks")
     names = [framework["name"] for framework in frameworks["frameworks"]]
     assert {"python", "langchain", "crewai", "pydantic-ai"} <= set(names)
     _, _, environments = await ask(shared_project, "GET", "/v1/environments")
-    python = next(each for each in environments["environments"] if each["framework"] == "python")
+    (python,) = [each for each in environments["environments"] if each["id"] == begun["data"]["environment"]]
     _, _, one = await ask(shared_project, "GET", f"/v1/environments/{python['id']}")
     assert one["id"] == python["id"]
     assert one["size_bytes"] > 0

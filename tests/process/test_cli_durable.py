@@ -92,11 +92,13 @@ async def test_several_runs_side_by_side_and_a_watcher_go_on_with_one_new_host(p
     watcher = await project.start("runs", "watch", watched, "--json")
     both = await project.start("run", "agent", "both", "--json", "--on", "python,python==3.11", *options)
     await project.model.wait_for_requests(3)
+    first = json.loads(await watcher.line())  # it watches
     await kill_host(project)
     seen, ended = await watcher.done(), await both.done()
     assert (seen.code, ended.code) == (0, 0), (seen, ended)
-    assert [event["seq"] for event in seen.objects] == list(range(1, len(seen.objects) + 1))
-    assert seen.objects[-1]["kind"] == "run.finished"
+    events = [first, *seen.objects]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["kind"] == "run.finished"
     assert [result["output"] for result in ended.objects] == ["FINAL: both"] * 2
     assert REPLACED in seen.err
     assert ended.err.count(REPLACED) == 1

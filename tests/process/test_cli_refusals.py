@@ -72,7 +72,19 @@ async def test_a_state_folder_that_can_not_be_made_is_told(project: Project, var
     project.write(".agentforge", "a file")
     done = await project.command("run", project.agent(), "x", variables=variables)
     assert (done.code, done.out) == (1, ""), done
-    assert "error[AF903]" in done.err
+    assert "error[AF909]" in done.err
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"), [(INLINE, "host.lock"), ({}, "host.lock"), ({}, "host.starting"), ({}, "host.log")]
+)
+async def test_a_state_that_can_not_be_written_is_told(project: Project, variables: dict[str, str], name: str) -> None:
+    project.write(f".agentforge/{name}/in-the-way", "no file, for root either")
+    done = await project.command("runs", "list", variables=variables)
+    assert (done.code, done.out) == (1, ""), done
+    assert "error[AF909]" in done.err
+    assert f".agentforge/{name}` can't be written: Is a directory" in done.err
+    assert "hint: Make it writable" in done.err
 
 
 async def test_half_of_a_surrogate_pair_passes_through_events_and_results(project: Project) -> None:

@@ -1,13 +1,15 @@
 """Journals that move: rolled back, exported, imported where the state was deleted, and gone on with."""
 
+import asyncio
 import shutil
+from pathlib import Path
 
 import pytest
 
 from agentforge_conformance.scripted_model import Step
 
 from .durable_world import FRAMEWORKS, World, finished_well
-from .project_world import Project
+from .project_world import PATIENCE_S, Project
 
 CATCHING = """
 import asyncio, os, signal
@@ -18,6 +20,17 @@ async def agent(input, ctx):
         os.kill(os.getpid(), signal.SIGKILL)
     while os.path.exists(input["gate"]):
         await asyncio.sleep(0.01)
+    return "alive"
+"""
+NOTING = """
+import asyncio, os
+
+
+async def agent(input, ctx):
+    while not os.path.isdir({marks!r}):  # a replay sees no files
+        await asyncio.sleep(0.01)
+    with open({marks!r} + "/noted", "a") as file:
+        file.write("x")
     return "alive"
 """
 DEADLY = """
@@ -103,6 +116,36 @@ async def test_a_run_that_ends_its_worker_each_time_takes_no_other_run_along(wor
     ]
     assert started[0] == first["data"]["pid"], "they began in one worker"
     assert result["attempts"] <= 3
+
+
+async def test_a_project_keeps_its_runs_when_its_folder_is_moved(world: World) -> None:
+    project = world.project
+    run = await world.start("python", "--thread", "work")
+    finished_well(await project.ended(run), replayed=0)
+    await project.stop()
+    project.root = Path(shutil.move(project.root, project.root.with_name("moved")))
+    assert [each["run_id"] for each in (await project.command("runs", "list", "--json")).objects] == [run]
+    assert [each["thread"] for each in (await project.command("threads", "list", "--json")).objects] == ["work"]
+    async with project.connection() as connection:
+        await connection.post(f"/v1/runs/{run}/rollback", {"at": 3})
+    await world.post(f"/v1/runs/{run}/resume")
+    finished_well(await project.ended(run), replayed=4)
+
+
+async def test_a_replay_that_a_killed_host_was_at_is_not_gone_on_with(world: World) -> None:
+    project = world.project
+    agent = project.native("noting", NOTING.format(marks=str(project.marks)))
+    run = await project.run(agent)
+    replay = await project.start("runs", "replay", run["run_id"])
+    async with project.connection() as connection, asyncio.timeout(PATIENCE_S):
+        while len((await connection.get("/v1/runs"))["runs"]) < 2:
+            await asyncio.sleep(0.02)
+    await world.kill_host()
+    assert (await replay.done()).code != 0
+    later = await project.run(agent)  # what was left goes on before
+    listed = (await project.command("runs", "list", "--json")).objects
+    assert [each["run_id"] for each in listed] == [later["run_id"], run["run_id"]]
+    assert (project.marks / "noted").read_text() == "xx"
 
 
 @pytest.mark.framework("langchain")

@@ -30,6 +30,7 @@ async def index() -> AsyncIterator[LocalIndex]:
     index = LocalIndex()
     index.add("kit", "1.1", "2024-02-10", ("companion",))
     index.add("companion", "1.5", "2024-01-12")
+    index.add("extra", "1.0", "2024-01-12")
     async with served(index):
         yield index
 
@@ -196,6 +197,31 @@ async def test_a_probe_reads_every_file_and_what_it_finds_keeps_runs_out(kits: P
     assert (await state(kits, built, "--probe"))["state"] == "ready"
     found = [("asked", "ready"), ("asked", "broken"), ("build", "ready"), ("asked", "ready")]
     assert await history(kits, "kit") == found
+
+
+@pytest.mark.feature("AF-008")
+async def test_a_comparison_shows_what_builds_and_probes_have_measured(kits: Project, built: str) -> None:
+    async def measured() -> dict[str, Any]:
+        (column,) = (await kits.command("framework", "compare", "kit==1.1", "--json")).result["columns"]
+        return dict(column["measured"])
+
+    first = await measured()
+    assert {name for name, value in first.items() if value is not None} == {"size"}
+    assert (first["size"]["unit"], first["size"]["value"] > 0) == ("MiB", True)
+    (environment,) = (await kits.command("env", "list", "--sizes", "--json")).objects
+    assert first["size"]["value"] == round(environment["size_bytes"] / 2**20, 1)
+    assert (await state(kits, "--probe"))["state"] == "ready"
+    then = await measured()
+    assert then["size"] == first["size"]
+    assert [(name, then[name]["unit"]) for name in ("import", "memory")] == [("import", "ms"), ("memory", "MiB")]
+    assert then["import"]["value"] > 0
+    assert then["memory"]["value"] > 1
+    assert then["import"]["command"] == "agentforge framework health kit==1.1 --probe"
+    assert (then["overhead"], then["conformance"]) == (None, None)
+    result = await kits.run(kits.agent("more", requirements=["extra"]), "report", "--on", "kit==1.1")
+    assert result["status"] == "succeeded"
+    assert len(await states(kits)) == 2
+    assert await measured() == then  # an environment with more in it says nothing of the release
 
 
 @pytest.mark.feature("AF-015")

@@ -267,7 +267,7 @@ async def test_an_error_object_may_hold_any_details(project: Project) -> None:
     error = {
         "error": {"code": -32000, "message": "x", "data": {"code": "AF422", "message": "mine", "details": details}}
     }
-    result = await run_of(project, project.native("answers", ANSWERS_WRONGLY), error)
+    result = await run_of(project, project.native("details", ANSWERS_WRONGLY), error)
     assert (result["status"], result["error"]["code"]) == ("failed", "AF422")
     assert result["error"]["details"] == details
 

@@ -251,6 +251,14 @@ async def test_a_newer_lock_of_the_same_release_counts_and_the_old_one_can_be_go
     assert (await record(ledgers, "books", "--on", "ledger"))["release"] == "1.0"
 
 
+async def test_an_update_that_no_recorded_run_speaks_for_says_so(ledgers: Project) -> None:
+    assert (await ledgers.command("env", "build", "ledger")).code == 0
+    offer(ledgers, "1.3")
+    report = await updated(ledgers, "--dry-run")
+    assert report["warnings"] == ["there is no recorded run on `ledger`: only the scripted scenarios were tried"]
+    assert (await updated(ledgers, "--runs", "0"))["warnings"] == []
+
+
 async def test_only_what_is_asked_for_is_updated_and_only_to_what_it_admits(ledgers: Project) -> None:
     agent = books(ledgers)
     for reference in ("ledger@1", "ledger==1.0", "ledger"):

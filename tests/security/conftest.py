@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ..process.conftest import frameworks, home  # noqa: F401, TID252  where environments are, and that they are built
+from ..process.conftest import build, frameworks, home  # noqa: F401, TID252  where environments are, and that they are built
 
 _HERE = Path(__file__).parent
 _TIMEOUT_S = 600
@@ -44,6 +44,8 @@ def machines(home: Path, request: pytest.FixtureRequest, tmp_path_factory: pytes
     """What came of the attacks that tests were chosen for, on each kind of machine. All run at the same time."""
     if _HERE.is_relative_to("/tmp"):
         pytest.fail("the machines cover `/tmp`, where this repository lies: move it elsewhere", pytrace=False)
+    for reference in ("langchain", "python"):  # before `frameworks`, whose scope is a test
+        build(reference, home)
     chosen = {item.callspec.params.get("attack") for item in request.session.items if hasattr(item, "callspec")}
     names = sorted(each.name for each in chosen if each is not None)
     wanted = {item.callspec.params.get("kind") for item in request.session.items if hasattr(item, "callspec")}
@@ -57,7 +59,8 @@ def machines(home: Path, request: pytest.FixtureRequest, tmp_path_factory: pytes
 
 
 def _machine(kind: str, folder: Path, data: Path, names: Sequence[str]) -> dict[str, Any]:
-    attacked = next(data.glob("environments/langchain-1*/venv"))
+    python = f"py{sys.version_info[0]}{sys.version_info[1]}"
+    attacked = next(data.glob(f"environments/langchain-1*-{python}-*/venv"))
     base = Path(os.path.realpath(attacked / "bin/python")).parents[1]
     settings = {
         "home": str(data),
@@ -65,7 +68,7 @@ def _machine(kind: str, folder: Path, data: Path, names: Sequence[str]) -> dict[
         "python": sys.executable,
         "site_packages": str(next(attacked.glob("lib/python3*/site-packages"))),
         "stdlib": str(next(base.glob("lib/python3.*/os.py")).parent),
-        "early": str(next(data.glob("environments/python-*/venv/lib/python3*/site-packages"))),
+        "early": str(next(data.glob(f"environments/python-*-{python}-*/venv/lib/python3*/site-packages"))),
         "variables": {"PATH": os.environ["PATH"], "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         "only": names,
     }

@@ -268,7 +268,7 @@ CASES = {
         "AF105",
         "2:9`: `entrypoint` is missing in `native`",
         "Add `entrypoint`: Module and object, `my_project.crew:make_crew`;"
-        " a function without arguments is called for the object.",
+        " a function without arguments, `async` or not, makes it.",
     ),
     "no port": (
         SMALL + "network: [api.example.com]\n",

@@ -6,9 +6,11 @@ from typing import Any, get_args
 import pytest
 
 from agentforge.api import schemas
+from agentforge.api.paths import framework_path
 from agentforge.cli import runs, tables
 from agentforge.cli.arguments import input_text, labels, run_id, text_only
 from agentforge.errors import UsageFault
+from agentforge.errors.frameworks import ReferenceInvalid
 
 
 @pytest.mark.parametrize("given", ["é", "", "?x=1", "a/b", "..", "r1 ", "r1\n"])
@@ -57,3 +59,11 @@ def test_no_cell_of_the_table_is_markup(capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     for cell in ("[/b] [red]1", "[/]", "[/i]", "[/u]", "[/s]"):
         assert cell in out
+
+
+def test_a_reference_is_one_part_of_a_path_and_nothing_else() -> None:
+    assert framework_path("langchain@0.3") == "/v1/frameworks/langchain@0.3"
+    assert framework_path("kit==1!1.0+local", "/docs") == "/v1/frameworks/kit==1%211.0%2Blocal/docs"
+    for given in ("", "search/docs", "../runs", "kit?x=1", "kit#a"):
+        with pytest.raises(ReferenceInvalid):
+            framework_path(given)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from agentforge.engine.adapters import AdapterStore
 from agentforge.engine.provision import Provision, Provisioned
 from agentforge.environments import EnvironmentRequest, Environments, Lock, LockEntry, ProjectLock
 from agentforge.errors.environments import PinMoved
@@ -35,7 +34,7 @@ def provision(tmp_path: Path) -> Provision:
     (folder / "framework.toml").write_text(MANIFEST)
     (folder / "locks/1.0.txt").write_text(SHIPPED)
     catalogue = Catalogue.discover([folder], check_files=False)
-    made = Provision(tmp_path, catalogue, Environments(tmp_path / "home"), AdapterStore(tmp_path / "adapters"))
+    made = Provision(tmp_path, catalogue, Environments(tmp_path / "home"))
     lock = ProjectLock(tmp_path / "agentforge.lock")
     lock.pin(LockEntry("kit", "kit", "1.0", ">=3.8", Lock(SHIPPED).digest))
     lock.save()

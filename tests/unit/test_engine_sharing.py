@@ -1,10 +1,11 @@
 """Work that is shared: nobody gets what began before it asked, and few do the work of many."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from agentforge.engine.sharing import SharedWork
+from agentforge.engine.sharing import JoinedWork, SharedWork
 
 
 class Counted:
@@ -80,3 +81,59 @@ async def test_it_goes_on_for_the_others_when_who_asked_first_gives_up() -> None
     assert await second == 1
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+class Telling:
+    """Work that tells how far it is, and ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ended = False
+        self.go_on = asyncio.Event()
+
+    async def work(self, tell: Callable[[str], None]) -> int:
+        self.begun += 1
+        tell("begun")
+        try:
+            await self.go_on.wait()
+            tell("done")
+        finally:
+            self.ended = True
+        return self.begun
+
+
+async def test_those_who_ask_before_it_ends_join_it_and_hear_of_it_from_where_it_is() -> None:
+    joined, telling = JoinedWork[int, str](), Telling()
+    heard: list[list[str]] = [[], []]
+    first = asyncio.ensure_future(joined.do("k", telling.work, heard[0].append))
+    await turns()
+    second = asyncio.ensure_future(joined.do("k", telling.work, heard[1].append))
+    await turns()
+    telling.go_on.set()
+    assert await asyncio.gather(first, second) == [1, 1]
+    assert heard == [["begun", "done"]] * 2
+    assert await joined.do("k", telling.work) == 2
+
+
+async def test_joined_work_goes_on_when_a_caller_gives_up_and_tells_it_nothing_more() -> None:
+    joined, telling = JoinedWork[int, str](), Telling()
+    heard: list[str] = []
+    first = asyncio.ensure_future(joined.do("k", telling.work, heard.append))
+    await turns()
+    second = asyncio.ensure_future(joined.do("k", telling.work))
+    await turns()
+    first.cancel()
+    await turns()
+    telling.go_on.set()
+    assert await second == 1
+    assert heard == ["begun"]
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    joined, telling = JoinedWork[int, str](), Telling()
+    waiting = asyncio.ensure_future(joined.do("k", telling.work))
+    await turns()
+    await joined.close()
+    assert telling.ended
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from agentforge.engine.soundness import Soundness
 from agentforge.environments import Damage, Environment, Environments, Inspection
 from agentforge.errors.environments import EnvironmentBroken
+from agentforge.lifecycle import Health
 from agentforge.lifecycle.prober import Findings
 from agentforge.lifecycle.probing import judged
 from agentforge.store import HealthRecord, ProjectId
@@ -62,6 +64,24 @@ def test_a_problem_names_the_first_places_of_each_kind() -> None:
     assert found.problem == (
         "files are missing (`kit/m0.py`, `kit/m1.py`, `kit/m2.py` and 2 more); files were changed (`kit.py`)"
     )
+
+
+async def test_probes_go_on_after_a_look_that_failed() -> None:
+    looks = asyncio.Event()
+
+    class Failing(Health):
+        async def _look_after(self, *, first: bool) -> None:
+            if first:
+                raise OSError(28, "No space left on device")
+            looks.set()
+
+    config = SimpleNamespace(health=SimpleNamespace(interval_s=0.01))
+    engine: Any = SimpleNamespace(project=SimpleNamespace(config=config), soundness=SimpleNamespace())
+    health = Failing(engine, {})
+    health.begin()
+    async with asyncio.timeout(10):
+        await looks.wait()
+    await health.close()
 
 
 @pytest.fixture

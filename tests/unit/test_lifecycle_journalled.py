@@ -137,6 +137,24 @@ def test_another_call_says_what_was_expected_and_found(name: str, arguments: dic
     assert difference.message.startswith("tool call 1: expected `book(n=1, note='x')`, found `")
 
 
+def test_of_calls_at_once_another_call_is_compared_with_the_nearest_whichever_was_first() -> None:
+    at_once = Journal().tool("book", at=10, n=3).tool("book", at=10.5, n=1, note="x")
+    served = at_once.tool("book", at=20, n=1, note="y").served()
+    assert served.tool("book", {"n": 1}) is None
+    assert served.fatal is not None
+    assert served.fatal.effect == 1, "the third had not begun before these ended"
+    assert [each["path"] for each in served.fatal.changes] == ["$.arguments.note"]
+
+
+def test_what_is_asked_for_after_a_run_went_another_way_says_nothing_more() -> None:
+    served = Journal().tool("book", n=1).tool("book", n=2).model("a", "1").served()
+    assert served.tool("book", {"n": 7}) is None
+    assert served.tool("book", {"n": 2}) is None, "it was under way already"
+    assert served.model(PATH, asked("a")) is None
+    served.finish("x", "y")
+    assert kinds(served) == ["tool_call"]
+
+
 def test_calls_one_after_the_other_keep_their_order_and_those_at_once_need_not() -> None:
     served = Journal().tool("a").tool("b").served()
     assert served.tool("b", {}) is None

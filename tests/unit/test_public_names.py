@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import agentforge.cli.main  # noqa: F401  first: help lists commands in the order in which modules are imported
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = {
     "agentforge": ROOT / "src" / "agentforge",
@@ -32,6 +34,7 @@ PUBLIC = {
         "Gateway",
         "MISSING",
         "Message",
+        "Natives",
         "Probe",
         "Result",
         "RunContext",

@@ -38,6 +38,9 @@ _PIECE = os.urandom(_MIB)
 # x86_64: setsid(); prctl(PR_SET_PDEATHSIG, 0); for (;;) pause();
 _FORGET = bytes.fromhex("b8700000000f05b89d000000bf0100000031f60f05b8220000000f05ebf7")
 
+_LOOK_S = 6.0
+"""Until a watching host has seen what was written: it looks every three seconds, and needs some for many files."""
+
 
 def _limit(name: str) -> Dict[str, Any]:
     return {"alone": True, "timeout_s": 30.0, "limits": {name: SMALL[name]}}
@@ -214,6 +217,7 @@ def _fill_slowly(folder: str, mib: int) -> str:
         with open(os.path.join(folder, "slow-%d" % number), "wb", 0) as file:
             file.write(_PIECE * 4)
         time.sleep(0.25)  # a watching host needs a look
+    time.sleep(_LOOK_S)
     return "wrote %d MiB" % mib
 
 
@@ -252,7 +256,7 @@ def inode_fill(world: World) -> Optional[str]:
                 file.write(b"x")
     except OSError:
         pass
-    time.sleep(2.5)
+    time.sleep(_LOOK_S)
     return "made %d files" % count if count > 15_000 else None
 
 
@@ -366,16 +370,16 @@ def frame_flood(world: World) -> Optional[str]:
     return "%d messages in %.1f s" % (count, took) if took < count / _FRAMES_PER_S / 3 else None
 
 
-@attack("limit", "`limits.requests_per_s`", alone=True, timeout_s=30.0, limits={"requests_per_s": 5})
+@attack("limit", "`limits.requests_per_s`", alone=True, timeout_s=30.0, limits={"requests_per_s": 2})
 def request_flood(world: World) -> Optional[str]:
     """Ask the model faster than it should be asked"""
     from .gateway import post
 
     began, answered = time.monotonic(), 0
-    for _ in range(30):
+    for _ in range(20):  # four at once, then two a second
         answered += post().startswith(b"HTTP/1.1 200")
     rate = answered / (time.monotonic() - began)
-    return "%.0f answers a second" % rate if rate > 20 else None
+    return "%.0f answers a second" % rate if rate > 5 else None
 
 
 @attack("host", "all processes of a sandbox end with its first one", fenced_only=True, **_LEAVING)
