@@ -155,6 +155,8 @@ async def test_a_project_that_is_gone_needs_nothing_and_one_that_can_not_be_read
             with pytest.raises(ProjectUnreadable, match=str(root)) as refused:
                 act()
             assert f"--forget {root}" in refused.value.hint
+        known, unreadable = environments.needs(environment.id)  # who only asks is answered
+        assert (known, [str(root) in error.message for error in unreadable]) == ([], [True])
     (root / "agentforge.lock").write_text(good)
     (root / ".agentforge").mkdir()
     (root / ".agentforge/state.db").write_bytes(b"no database at all, but long enough to be read as one" * 50)

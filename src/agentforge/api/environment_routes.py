@@ -57,7 +57,7 @@ def environment_routes(engine: Engine, health: Health) -> APIRouter:
         shown = await asyncio.to_thread(environment_json, found, sizes=True)
         needs = await asyncio.to_thread(needed_by, engine, environment_id)
         uses = [each.to_json() for each in await generations.list()]
-        return JsonAnswer({**_with_requests(shown, uses), "needed_by": needs})
+        return JsonAnswer({**_with_requests(shown, uses), **needs})
 
     @routes.post("", summary="Build; the answer is a stream of progress events, last `ready` or `error`")
     async def build(request: EnvironmentBuild) -> StreamingResponse:

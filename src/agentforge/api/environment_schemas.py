@@ -37,7 +37,7 @@ class EnvironmentObject(BaseModel):
     lock: str
     built_at: str
     size_bytes: int | None
-    warnings: list[str] = Field(default_factory=list, description="Of a build: what its user should know.")
+    warnings: list[str] = Field(default_factory=list, description="What its user should know.")
     needed_by: list["EnvironmentNeed"] | None = Field(default=None, description="Of one environment: who needs it.")
 
 

@@ -100,7 +100,10 @@ def _file(engine: Engine, base_dir: str, file: str) -> Path:
     return Path(os.path.normpath(engine.root / base_dir / file))
 
 
-def needed_by(engine: Engine, environment_id: str) -> list[dict[str, Any]]:
-    """Return who needs an environment."""
-    needs = engine.environments.needs(environment_id)
-    return [{"project": str(need.project), "by": need.by, "name": need.name} for need in needs]
+def needed_by(engine: Engine, environment_id: str) -> dict[str, Any]:
+    """Return who needs an environment, with a warning for each project of which that can't be read."""
+    needs, unreadable = engine.environments.needs(environment_id)
+    return {
+        "needed_by": [{"project": str(need.project), "by": need.by, "name": need.name} for need in needs],
+        "warnings": [error.message for error in unreadable],
+    }

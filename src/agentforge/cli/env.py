@@ -108,11 +108,13 @@ def show(environment: IdArgument, as_json: JsonOption = False, project: ProjectO
     if as_json:
         print_json(found)
         return
-    needs = found.pop("needed_by") or []
+    needs, warnings = found.pop("needed_by") or [], found.pop("warnings", [])
     for key, value in found.items():
         print_text(f"{key:12} {', '.join(map(_use, value)) if key == 'requests' else value}")
     for need in needs:
         print_text(f"{'needed by':12} {need['project']} ({need['by']} {need['name']})")
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def _use(use: dict[str, Any]) -> str:

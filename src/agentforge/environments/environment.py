@@ -1,5 +1,6 @@
 """What an environment is, what is asked for, and what a build tells its caller while it goes on."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,10 +100,11 @@ def _blocks(folder: Path) -> list[int]:
     sizes = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                sizes.extend(_blocks(Path(entry.path)))
-            else:
-                sizes.append(entry.stat(follow_symlinks=False).st_blocks * 512)
+            with contextlib.suppress(FileNotFoundError):  # Python writes its bytecode by files that it renames
+                if entry.is_dir(follow_symlinks=False):
+                    sizes.extend(_blocks(Path(entry.path)))
+                else:
+                    sizes.append(entry.stat(follow_symlinks=False).st_blocks * 512)
     return sizes
 
 

@@ -33,14 +33,14 @@ from agentforge.environments.interpreters import Interpreter, Interpreters
 from agentforge.environments.lock import Lock
 from agentforge.environments.locking import Locking
 from agentforge.environments.moving import Moving
-from agentforge.environments.needs import Need, Needs, needs_of
+from agentforge.environments.needs import Need, Needs, known_needs_of, needs_of
 from agentforge.environments.project_lock import LockEntry
 from agentforge.environments.projects import Projects
 from agentforge.environments.rebuilding import Rebuild, drop_replaced
 from agentforge.environments.uv import Uv
 from agentforge.environments.wheels import LocalWheel, Wheels
 from agentforge.errors.environments import EnvironmentInUse, EnvironmentUnknown
-from agentforge.errors.keeping import EnvironmentNeeded
+from agentforge.errors.keeping import EnvironmentNeeded, ProjectUnreadable
 from agentforge.frameworks import Release
 
 __all__ = ["Environments"]
@@ -238,12 +238,14 @@ class Environments:
         with claims.using(self._home.claim(id)):
             yield self.get(id)  # asked again: it may have been removed just before we held it
 
-    def needs(self, id: str) -> "builtins.list[Need]":
-        """Return which registered projects need a built environment, and for what.
+    def needs(self, id: str) -> "tuple[builtins.list[Need], builtins.list[ProjectUnreadable]]":
+        """Return which registered projects need a built environment and for what, and those that can't be asked.
 
-        Raises EnvironmentUnknown, ProjectUnreadable.
+        Raises EnvironmentUnknown.
         """
-        return needs_of(self.projects.list()).of(self._built(id))
+        environment = self._built(id)
+        known, unreadable = known_needs_of(self.projects.list())
+        return known.of(environment), unreadable
 
     def remove(self, id: str) -> Collected:
         """Delete a built environment that nobody needs.

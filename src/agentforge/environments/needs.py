@@ -17,7 +17,7 @@ from agentforge.errors import AgentForgeError
 from agentforge.errors.keeping import ProjectUnreadable
 from agentforge.store import unfinished_specs
 
-__all__ = ["Need", "Needs", "needs_of"]
+__all__ = ["Need", "Needs", "known_needs_of", "needs_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,17 @@ class Needs:
 def needs_of(projects: Sequence[Path]) -> Needs:
     """Return what the projects need. Raises ProjectUnreadable."""
     return Needs(tuple(_checked(need) for root in projects for need in (*_locked(root), *_unfinished(root))))
+
+
+def known_needs_of(projects: Sequence[Path]) -> tuple[Needs, list[ProjectUnreadable]]:
+    """Return what those projects need that can be read, and why the others can't be."""
+    needs, unreadable = list[Need](), list[ProjectUnreadable]()
+    for root in projects:
+        try:
+            needs += needs_of([root]).all
+        except ProjectUnreadable as error:
+            unreadable.append(error)
+    return Needs(tuple(needs)), unreadable
 
 
 def _checked(need: Need) -> Need:
