@@ -231,8 +231,8 @@ async def test_frameworks_and_environments_are_listed(shared_project: Project) -
     assert {"python", "langchain", "crewai", "pydantic-ai"} <= set(names)
     _, _, environments = await ask(shared_project, "GET", "/v1/environments")
     (python,) = [each for each in environments["environments"] if each["id"] == begun["data"]["environment"]]
-    _, _, one = await ask(shared_project, "GET", f"/v1/environments/{python['id']}")
-    assert one["id"] == python["id"]
+    status, _, one = await ask(shared_project, "GET", f"/v1/environments/{python['id']}")
+    assert (status, one["id"]) == (200, python["id"]), one
     assert one["size_bytes"] > 0
     status, kind, refused = await ask(shared_project, "DELETE", f"/v1/environments/{python['id']}")
     assert (status, kind) == (409, "application/problem+json"), "a worker uses it"

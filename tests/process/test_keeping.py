@@ -347,6 +347,7 @@ async def test_the_commands_remove_collect_and_say_why_not(
     first, second = [each["id"] for each in (await project.command("env", "list", "--json")).objects]
     shown = (await project.command("env", "show", first, "--json")).result
     assert shown["needed_by"] == [{"project": str(project.root), "by": "lock", "name": "kit==1.0#1"}]
+    await a_broken_neighbour_is_named(tmp_path / "home", tmp_path / "neighbour", project, first)
     refused = await project.command("env", "remove", first, "nothing-1", second)
     assert refused.code == 1
     assert refused.err.count("error[AF330]") == 2
@@ -372,6 +373,18 @@ async def test_the_commands_remove_collect_and_say_why_not(
     assert [each["id"] for each in (await project.command("env", "list", "--json")).objects] == [second]
     forgotten = (await project.command("env", "gc", "--forget", ".", "--json")).result
     assert forgotten["forgotten"] == [str(project.root)]
+
+
+async def a_broken_neighbour_is_named(home: Path, root: Path, project: Project, environment: str) -> None:
+    """What another project of the user needs can't be read: showing says so, and is not kept from its own answer."""
+    projects = Environments(home).projects
+    root.mkdir()
+    (root / "agentforge.lock").write_text("broken = [")
+    projects.register(root)
+    done = await project.command("env", "show", environment)
+    assert (done.code, environment in done.out, f"needed by    {project.root}" in done.out) == (0, True, True), done
+    assert f"warning: What the project `{root}` uses can't be read" in done.err
+    projects.forget(root)
 
 
 def test_a_database_that_is_written_at_the_moment_is_read_all_the_same(tmp_path: Path) -> None:

@@ -8,33 +8,16 @@ import pytest
 from agentforge.engine.provision import Provision, Provisioned
 from agentforge.environments import EnvironmentRequest, Environments, Lock, LockEntry, ProjectLock
 from agentforge.errors.environments import PinMoved
-from agentforge.frameworks import Catalogue
 
-MANIFEST = """
-name = "kit"
-title = "Kit"
-summary = "A framework for tests."
-distribution = "kit"
+from .kit_world import kit_catalogue, text_of
 
-[[releases]]
-versions = ">=1,<2"
-python = ">=3.8"
-requirements = ["kit=={version}"]
-adapter = "adapter:KitAdapter"
-tested = [{ version = "1.0", as_of = 2024-06-01T00:00:00Z, lock = "locks/1.0.txt" }]
-"""
-SHIPPED = f"kit==1.0 \\\n    --hash=sha256:{'1' * 64}\n"
+SHIPPED = text_of("1.0")
 
 
 @pytest.fixture
 def provision(tmp_path: Path) -> Provision:
     """A project whose request `kit` is 1.0 with the shipped lock."""
-    folder = tmp_path / "kit"
-    (folder / "locks").mkdir(parents=True)
-    (folder / "framework.toml").write_text(MANIFEST)
-    (folder / "locks/1.0.txt").write_text(SHIPPED)
-    catalogue = Catalogue.discover([folder], check_files=False)
-    made = Provision(tmp_path, catalogue, Environments(tmp_path / "home"))
+    made = Provision(tmp_path, kit_catalogue(tmp_path / "kit"), Environments(tmp_path / "home"))
     lock = ProjectLock(tmp_path / "agentforge.lock")
     lock.pin(LockEntry("kit", "kit", "1.0", ">=3.8", Lock(SHIPPED).digest))
     lock.save()

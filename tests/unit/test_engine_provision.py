@@ -21,25 +21,9 @@ from agentforge.environments import (
     ProjectLock,
 )
 from agentforge.errors.environments import IndexUnreachable, ProjectNotWritable
-from agentforge.frameworks import Catalogue, Release
+from agentforge.frameworks import Release
 
-MANIFEST = """
-name = "kit"
-title = "Kit"
-summary = "A framework for tests."
-distribution = "kit"
-
-[[releases]]
-versions = ">=1,<2"
-python = ">=3.8"
-requirements = ["kit=={version}"]
-adapter = "adapter:KitAdapter"
-tested = [{ version = "1.0", as_of = 2024-06-01T00:00:00Z, lock = "locks/1.0.txt" }]
-"""
-
-
-def text_of(version: str, digit: str = "1") -> str:
-    return f"kit=={version} \\\n    --hash=sha256:{digit * 64}\n"
+from .kit_world import kit_catalogue, text_of
 
 
 class SlowIndex(Environments):
@@ -76,11 +60,7 @@ async def index(tmp_path: Path) -> SlowIndex:
 
 @pytest.fixture
 async def provision(index: SlowIndex, tmp_path: Path) -> AsyncIterator[Provision]:
-    folder = tmp_path / "kit"
-    (folder / "locks").mkdir(parents=True)
-    (folder / "framework.toml").write_text(MANIFEST)
-    (folder / "locks/1.0.txt").write_text(text_of("1.0"))
-    made = Provision(tmp_path, Catalogue.discover([folder], check_files=False), index)
+    made = Provision(tmp_path, kit_catalogue(tmp_path / "kit"), index)
     yield made
     await made.close()
 

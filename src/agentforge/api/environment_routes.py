@@ -16,8 +16,7 @@ from agentforge.api.environment_schemas import EnvironmentList, EnvironmentObjec
 from agentforge.api.keeping_routes import needed_by
 from agentforge.api.progress_stream import Report, build_report, progress_stream
 from agentforge.api.sse import MEDIA_TYPE
-from agentforge.engine import Engine, Submission
-from agentforge.engine.building import build, rebuild
+from agentforge.engine import Engine, Submission, building
 from agentforge.environments import Environment
 from agentforge.lifecycle import Generations, Health
 
@@ -96,9 +95,9 @@ async def _build(engine: Engine, health: Health, request: EnvironmentBuild, repo
     warnings: tuple[str, ...] = ()
     known = await asyncio.to_thread(engine.environments.standing, on)
     if request.rebuild and submission is None and known is not None:
-        environment = await rebuild(engine, on, tell)
+        environment = await building.rebuild(engine, on, tell)
     else:
-        environment, warnings = await build(
+        environment, warnings = await building.build(
             engine, submission, on, tell, latest=request.latest, anew=request.rebuild, variables=request.variables
         )
     if request.rebuild:

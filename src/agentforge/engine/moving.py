@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.specifiers import SpecifierSet
 
-from agentforge.engine.building import build
+from agentforge.engine import building
 from agentforge.engine.provision import TOOLS
 from agentforge.engine.tuning import packages
 from agentforge.environments import EnvironmentRequest, Exported, Imported, LockEntry, Progress
@@ -41,7 +41,7 @@ async def _exported(engine: "Engine", reference: str, progress: Progress, variab
         await engine.builds.ensure(request, None, progress)
         lines: Sequence[str] = request.lock.requirements
     else:
-        await build(engine, None, reference, progress, variables=variables)
+        await building.build(engine, None, reference, progress, variables=variables)
         added = packages(project, None, reference)
         provisioned = await engine.provision.framework(reference, added.lines, roles=added.roles)
         request, lines = provisioned.request, added.lines

@@ -47,7 +47,7 @@ _TALK = re.compile(r"(DEBUG|TRACE|INFO|WARN)\b|warning:|Using Python |Resolved \
 _BUILD = re.compile(r"Failed to (?:download and )?build `([^`\s]+)`")
 _VERDICT = re.compile(r"error: | {0,2}× ")
 _QUOTE = re.compile(r"\s*\[std(?:err|out)\]\s*")
-_BEGUN = "Building wheel..."
+_BEGUN = re.compile(r"Building .*\.\.\.")
 _USER = re.compile(r"://[^\s/@]+@")
 _QUERY = re.compile(r"(\w://[^\s?#`)]+)\?[^\s`)]+")
 _EXPLANATION_LINES = 24
@@ -226,5 +226,5 @@ def _last_words(stderr: str) -> str:
         said = [line for line in lines[quoted[-1] + 1 :] if not line.lstrip().startswith("hint:")]
     else:
         verdicts = [place for place, line in enumerate(lines) if _VERDICT.match(line)]
-        said = [line for line in _without_talk(lines[: verdicts[-1] if verdicts else 0]) if line != _BEGUN]
+        said = [line for line in _without_talk(lines[: verdicts[-1] if verdicts else 0]) if not _BEGUN.fullmatch(line)]
     return next((line.strip() for line in reversed(said) if line.strip()), "")
